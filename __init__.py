@@ -1,0 +1,1 @@
+"""Perstack for Python on Temporal: teams of micro-agents as durable workflows."""

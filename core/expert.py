@@ -1,0 +1,126 @@
+"""Experts as the runtime sees them: definitions already checked, defaults already applied."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from .wire import Wire
+
+BASE_SKILL = "@perstack/base"
+
+ProviderName = Literal[
+    "anthropic",
+    "openai",
+    "google",
+    "fireworks",
+    "deepseek",
+    "ollama",
+    "azure-openai",
+    "amazon-bedrock",
+    "google-vertex",
+]
+Tier = Literal["low", "middle", "high"]
+ReasoningBudget = Literal["none", "minimal", "low", "medium", "high"] | Annotated[int, Field(ge=0)]
+
+
+class McpStdioSkill(Wire):
+    """An MCP server started as a child process (contract §1.7); `@perstack/base` is one in name only."""
+
+    name: str
+    type: Literal["mcpStdioSkill"] = "mcpStdioSkill"
+    description: str | None = None
+    rule: str | None = None
+    command: str = ""
+    package_name: str | None = None
+    args: tuple[str, ...] = ()
+    pick: tuple[str, ...] = ()
+    omit: tuple[str, ...] = ()
+    required_env: tuple[str, ...] = ()
+    allowed_domains: tuple[str, ...] = ()
+
+
+class McpSseSkill(Wire):
+    """An MCP server reached over HTTPS."""
+
+    name: str
+    type: Literal["mcpSseSkill"] = "mcpSseSkill"
+    description: str | None = None
+    rule: str | None = None
+    endpoint: str
+    pick: tuple[str, ...] = ()
+    omit: tuple[str, ...] = ()
+    allowed_domains: tuple[str, ...] = ()
+
+
+class InteractiveTool(Wire):
+    """A tool that a person answers."""
+
+    name: str
+    description: str | None = None
+    input_schema: dict[str, Any]
+
+
+class InteractiveSkill(Wire):
+    """Tools that a person answers; offered to the root only."""
+
+    name: str
+    type: Literal["interactiveSkill"] = "interactiveSkill"
+    description: str | None = None
+    rule: str | None = None
+    tools: tuple[InteractiveTool, ...] = ()
+
+
+Skill = Annotated[McpStdioSkill | McpSseSkill | InteractiveSkill, Field(discriminator="type")]
+
+
+class ModelChoice(Wire):
+    """The model of one expert, settled by the client before the run starts."""
+
+    provider: ProviderName
+    model: str
+    context_window: int | None = None
+    """In tokens; `None` when the model is unknown to the price data."""
+    max_output_tokens: int | None = None
+    reasoning_budget: ReasoningBudget = "low"
+
+
+class Expert(Wire):
+    """One expert definition (contract §1.4), complete."""
+
+    key: str
+    name: str
+    version: str = "1.0.0"
+    description: str | None = None
+    instruction: str
+    skills: tuple[Skill, ...] = ()
+    delegates: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    default_model_tier: Tier | None = None
+    model: ModelChoice
+
+    @property
+    def ref(self) -> "ExpertRef":
+        """How checkpoints name this expert."""
+        return ExpertRef(key=self.key, name=self.name, version=self.version)
+
+
+class ExpertRef(Wire):
+    """An expert by key, name and version."""
+
+    key: str
+    name: str
+    version: str
+
+
+def reachable_experts(root: str, experts: dict[str, Expert]) -> dict[str, Expert]:
+    """`root` and every expert it can reach over delegates, itself first."""
+    found: dict[str, Expert] = {}
+    waiting = [root]
+    while waiting:
+        key = waiting.pop(0)
+        expert = experts.get(key)
+        if expert is None or key in found:
+            continue
+        found[key] = expert
+        waiting.extend(expert.delegates)
+    return found

@@ -1,0 +1,387 @@
+"""The nine-state machine: a pure, total function from state and trigger to the next state (contract §3, decisions)."""
+
+import json
+from typing import assert_never
+
+from .conversation import opening
+from .effects import Finish, Generate, OpenSession
+from .events import (
+    CallTools as CallToolsEvent,
+)
+from .events import (
+    CompleteRun,
+    CompleteStreamingReasoning,
+    CompleteStreamingRunResult,
+    Retry,
+    SkillConnected,
+    SkillDisconnected,
+    SkillStarting,
+    StartGeneration,
+    StartRun,
+    StopRunByCancellation,
+    StopRunByError,
+)
+from .failures import Attempt, Failure, IllegalTransition
+from .messages import ExpertMessage, TextPart, ToolCallPart, ToolMessage, ToolResultPart, UserMessage
+from .run import Generation, SessionReport
+from .state import RunState, State
+from .tools import ToolCall, text_outcome
+from .toolwork import Verdict, answer_call, call_lost, call_tools, delegate_finished, person_answered, tool_failed
+from .triggers import (
+    Answered,
+    CancelRequested,
+    DelegateFinished,
+    Generated,
+    GenerationFailed,
+    GenerationLost,
+    SessionFailed,
+    SessionOpened,
+    Started,
+    ToolFailed,
+    ToolFinished,
+    ToolLost,
+    Trigger,
+)
+from .turn import Transition, Turn
+from .usage import NO_USAGE, Usage
+
+MAX_LOSSES = 3
+"""Workers lost in a row by one call before the run gives up."""
+
+
+def advance(state: RunState, trigger: Trigger) -> Transition:
+    """The next state, the events to show and the effects to perform.
+
+    Raises:
+        IllegalTransition: the state cannot take the trigger.
+    """
+    if not is_legal(state, trigger):
+        raise IllegalTransition(f"{type(trigger).__name__} in state {state.state.value}")
+    turn = Turn(state)
+    _take(turn, trigger)
+    if turn.state.is_cancelling and not turn.state.is_waiting and turn.state.state != State.STOPPED:
+        _stop_by_cancellation(turn)
+    return turn.transition()
+
+
+def is_legal(state: RunState, trigger: Trigger) -> bool:
+    """Whether `advance` takes `trigger` in `state`."""
+    if state.state == State.STOPPED:
+        return False
+    match trigger:
+        case Started():
+            return state.state == State.INIT and not state.is_opening and state.ordinals.event == 0
+        case SessionOpened():
+            return state.is_opening
+        case SessionFailed():
+            return state.is_waiting
+        case Generated() | GenerationFailed() | GenerationLost():
+            return state.is_generating
+        case ToolFinished() | ToolFailed() | ToolLost():
+            return state.state == State.CALLING_MCP_TOOLS and trigger.index in state.running
+        case DelegateFinished():
+            return state.state == State.CALLING_DELEGATES and trigger.index in state.running
+        case Answered():
+            return state.state == State.CALLING_INTERACTIVE_TOOLS and trigger.index in state.running
+        case CancelRequested():
+            return state.ordinals.event > 0
+        case _:
+            assert_never(trigger)
+
+
+def _take(turn: Turn, trigger: Trigger) -> None:
+    match trigger:
+        case Started():
+            turn.initialize_runtime()
+            turn.set(is_opening=True)
+            turn.ask(OpenSession())
+        case SessionOpened(report):
+            _session_opened(turn, report)
+        case SessionFailed(failure):
+            turn.set(is_opening=False, is_generating=False, running=())
+            _stop_by_error(turn, failure)
+        case Generated(generation):
+            _generated(turn, generation)
+        case GenerationFailed(failure, attempts, usage):
+            _generation_failed(turn, failure, attempts, usage)
+        case GenerationLost(attempts):
+            _generation_lost(turn, attempts)
+        case ToolFinished(index, outcome):
+            _follow(turn, answer_call(turn, index, outcome))
+        case ToolFailed(index, failure):
+            _follow(turn, tool_failed(turn, index, failure))
+        case ToolLost(index, has_started):
+            _follow(turn, call_lost(turn, index, has_started=has_started, max_losses=MAX_LOSSES))
+        case DelegateFinished(index, result):
+            _follow(turn, delegate_finished(turn, index, result))
+        case Answered(index, text):
+            _follow(turn, person_answered(turn, index, text))
+        case CancelRequested():
+            turn.set(is_cancelling=True)
+            if turn.state.state == State.CALLING_INTERACTIVE_TOOLS:
+                turn.set(running=())
+        case _:
+            assert_never(trigger)
+
+
+def _session_opened(turn: Turn, report: SessionReport) -> None:
+    for skill in report.skills:
+        if skill.command is not None:
+            turn.emit_runtime(SkillStarting, skill_name=skill.name, command=skill.command, args=skill.args)
+        connect = (skill.spawn_ms or 0.0) + (skill.handshake_ms or 0.0)
+        turn.emit_runtime(
+            SkillConnected,
+            skill_name=skill.name,
+            server_info=(
+                {"name": skill.server_name, "version": skill.server_version or ""} if skill.server_name else None
+            ),
+            spawn_duration_ms=skill.spawn_ms,
+            handshake_duration_ms=skill.handshake_ms,
+            tool_discovery_duration_ms=skill.discovery_ms,
+            connect_duration_ms=connect,
+            total_duration_ms=connect + (skill.discovery_ms or 0.0),
+        )
+    state = turn.state
+    turn.set(
+        is_opening=False,
+        skill_names=tuple(skill.name for skill in report.skills),
+        toolset=state.toolset.model_copy(update={"skill_tools": report.skill_tools}),
+    )
+    first = opening(report.instruction or "", state.start.query, state.start.files)
+    messages = tuple(turn.with_ids(message) for message in first)
+    turn.emit(StartRun, initial_checkpoint=turn.state.checkpoint, input_messages=messages)
+    turn.set_checkpoint(status="proceeding")
+    for message in messages:
+        turn.append(message, is_new=False)
+    turn.set_step(input_messages=messages)
+    if not turn.state.is_cancelling:
+        _prepare_step(turn)
+
+
+def _prepare_step(turn: Turn) -> None:
+    """PreparingForStep → GeneratingToolCall."""
+    turn.emit(StartGeneration, messages=turn.state.checkpoint.messages)
+    turn.set(
+        state=State.GENERATING_TOOL_CALL,
+        is_generating=True,
+        generations=turn.state.generations + 1,
+        losses=0,
+        calls=(),
+        results={},
+    )
+    _ask_generation(turn)
+
+
+def _ask_generation(turn: Turn) -> None:
+    state = turn.state
+    turn.ask(
+        Generate(
+            step_number=state.checkpoint.step_number,
+            ordinal=state.generations,
+            position=state.position,
+            appendix=state.appendix,
+        )
+    )
+
+
+def _failed_attempts(turn: Turn, attempts: tuple[Attempt, ...]) -> None:
+    for attempt in attempts:
+        turn.count(attempt.usage)
+        turn.emit(Retry, reason=_reason(attempt.failure), new_messages=(), usage=attempt.usage)
+
+
+def _reason(failure: Failure) -> str:
+    return json.dumps({"error": failure.name, "message": failure.message}, ensure_ascii=False)
+
+
+def _generated(turn: Turn, generation: Generation) -> None:
+    turn.set(is_generating=False, losses=0)
+    _failed_attempts(turn, generation.attempts)
+    turn.count(generation.usage)
+    if generation.usage != NO_USAGE:
+        turn.measure_context(generation.usage)
+    if turn.state.is_cancelling or generation.finish_reason == "cancelled":
+        turn.set(is_cancelling=True)
+        return
+    turn.set(appendix=turn.state.appendix.model_copy(update={"results": (), "messages": ()}))
+    message = ExpertMessage(contents=generation.contents)
+    if message.thinking:
+        turn.emit(CompleteStreamingReasoning, text=message.thinking)
+    if message.text:
+        turn.emit(CompleteStreamingRunResult, text=message.text)
+    match generation.finish_reason:
+        case "length":
+            _cut_by_length(turn, message, generation.usage)
+        case "stop" | "toolCalls" if message.calls:
+            _call_tools(turn, message, generation.usage)
+        case "stop" | "toolCalls" if message.text.strip():
+            _complete_with_text(turn, message, generation.usage)
+        case "stop" | "toolCalls":
+            _retry_empty(turn, generation.usage)
+        case _:
+            _refused(turn, generation)
+
+
+def _generation_failed(turn: Turn, failure: Failure, attempts: tuple[Attempt, ...], usage: Usage) -> None:
+    turn.set(is_generating=False)
+    _failed_attempts(turn, attempts)
+    turn.count(usage)
+    if turn.state.is_cancelling:
+        return
+    if failure.is_retryable:
+        tried = turn.state.start.settings.limits.max_retries
+        failure = failure.model_copy(
+            update={"message": f"Max retries ({tried}) exceeded: {failure.message}", "is_retryable": False}
+        )
+    _stop_by_error(turn, failure)
+
+
+def _generation_lost(turn: Turn, attempts: tuple[Attempt, ...]) -> None:
+    _failed_attempts(turn, attempts)
+    losses = turn.state.losses + 1
+    turn.set(losses=losses)
+    if turn.state.is_cancelling:
+        turn.set(is_generating=False)
+    elif losses < MAX_LOSSES:
+        _ask_generation(turn)
+    else:
+        turn.set(is_generating=False)
+        text = f"The worker of the model call was lost {losses} times in a row; resume the job to try again."
+        _stop_by_error(turn, Failure(name="worker.lost", message=text))
+
+
+def _call_tools(turn: Turn, message: ExpertMessage, usage: Usage) -> None:
+    skills = {spec.name: spec.skill_name for spec in turn.state.toolset.specs}
+    calls = tuple(
+        ToolCall(
+            id=part.tool_call_id,
+            skill_name=skills.get(part.tool_name, ""),
+            tool_name=part.tool_name,
+            args=part.args,
+        )
+        for part in message.calls
+    )
+    message = turn.with_ids(message)
+    turn.append(message)
+    turn.set_step(tool_calls=calls)
+    turn.set_checkpoint(retry_count=0)
+    turn.emit(CallToolsEvent, new_message=message, tool_calls=calls, usage=usage)
+    turn.set(state=State.CALLING_MCP_TOOLS, calls=calls, results={}, running=())
+    _follow(turn, call_tools(turn))
+
+
+def _follow(turn: Turn, verdict: Verdict) -> None:
+    """What an answered call leads to."""
+    if verdict.kind == "complete":
+        _complete(turn, verdict.text, NO_USAGE)
+    elif verdict.kind == "stepDone":
+        _finish_step(turn)
+
+
+def _finish_step(turn: Turn) -> None:
+    if turn.state.is_cancelling:
+        return
+    if turn.finish_step():
+        _prepare_step(turn)
+    else:
+        _finish(turn)
+
+
+def _retry(turn: Turn, failure: Failure, messages: tuple[ExpertMessage | ToolMessage | UserMessage, ...], usage: Usage) -> None:
+    """A mistake of the model: it is told, and the step is over; the last allowed one stops the run."""
+    limit = turn.state.start.settings.limits.max_retries
+    retries = (turn.state.checkpoint.retry_count or 0) + 1
+    if retries > limit:
+        name = "MaxRetriesExceeded"
+        _stop_by_error(turn, Failure(name=name, message=f"Max retries ({limit}) exceeded: {failure.message}"))
+        return
+    added = tuple(turn.with_ids(message) for message in messages)
+    for message in added:
+        turn.append(message)
+        turn.tell_session(message=message)
+    turn.set_checkpoint(retry_count=retries)
+    turn.emit(Retry, reason=_reason(failure), new_messages=added, usage=usage)
+    turn.set(state=State.FINISHING_STEP)
+    _finish_step(turn)
+
+
+def _retry_empty(turn: Turn, usage: Usage) -> None:
+    failure = Failure(name="EmptyAnswer", message="The answer held neither text nor a tool call.", is_retryable=True)
+    _retry(turn, failure, (UserMessage(contents=(TextPart(text=_reason(failure)),)),), usage)
+
+
+def _cut_by_length(turn: Turn, message: ExpertMessage, usage: Usage) -> None:
+    failure = Failure(
+        name="OutputCut",
+        message="The answer was cut because it reached the model's output limit. Answer in smaller pieces.",
+        is_retryable=True,
+    )
+    calls = message.calls
+    if not calls:
+        said = (ExpertMessage(contents=message.contents),) if message.text.strip() else ()
+        _retry(turn, failure, (*said, UserMessage(contents=(TextPart(text=_reason(failure)),))), usage)
+        return
+    first: ToolCallPart = calls[0]
+    contents = tuple(part for part in message.contents if not isinstance(part, ToolCallPart))
+    answer = ToolResultPart(
+        tool_call_id=first.tool_call_id,
+        tool_name=first.tool_name,
+        contents=(TextPart(text=_reason(failure)),),
+        is_error=True,
+    )
+    _retry(turn, failure, (ExpertMessage(contents=(*contents, first)), ToolMessage(contents=(answer,))), usage)
+
+
+def _refused(turn: Turn, generation: Generation) -> None:
+    if generation.finish_reason == "refusal":
+        failure = Failure(name="provider.content_refused", message="The model refused to answer this conversation.")
+    else:
+        failure = Failure(name="UnexpectedFinishReason", message="The model stopped for a reason we do not know.")
+    _stop_by_error(turn, failure)
+
+
+def _complete_with_text(turn: Turn, message: ExpertMessage, usage: Usage) -> None:
+    message = turn.with_ids(message)
+    turn.append(message)
+    turn.set_checkpoint(retry_count=0)
+    _complete(turn, message.text, usage)
+
+
+def _complete(turn: Turn, text: str, usage: Usage) -> None:
+    turn.set_checkpoint(status="completed")
+    turn.emit(CompleteRun, checkpoint=turn.state.checkpoint, step=turn.state.step, text=text, usage=usage)
+    _finish(turn, text=text)
+
+
+def _stop_by_error(turn: Turn, failure: Failure) -> None:
+    failure = failure.model_copy(update={"is_retryable": False})
+    turn.set_checkpoint(status="stoppedByError", error=failure)
+    turn.emit(StopRunByError, checkpoint=turn.state.checkpoint, step=turn.state.step, error=failure)
+    _finish(turn)
+
+
+def _stop_by_cancellation(turn: Turn) -> None:
+    state = turn.state
+    changes: dict[str, object] = {"status": "stoppedByCancellation"}
+    if state.state == State.CALLING_MCP_TOOLS:
+        for index in range(len(state.calls)):
+            if index not in state.results:
+                turn.set(results={**turn.state.results, index: text_outcome("The run was cancelled.", is_error=True)})
+        changes["partial_tool_results"] = tuple(turn.result_of(index) for index in range(len(state.calls)))
+    elif state.state == State.CALLING_DELEGATES:
+        finished = tuple(turn.result_of(index) for index in sorted(state.results))
+        changes["partial_tool_results"] = finished
+    if state.state in (State.CALLING_DELEGATES, State.CALLING_INTERACTIVE_TOOLS):
+        changes["id"] = turn.next_id("checkpoint")
+    turn.set_checkpoint(**changes)
+    turn.emit(StopRunByCancellation, checkpoint=turn.state.checkpoint, step=turn.state.step)
+    _finish(turn)
+
+
+def _finish(turn: Turn, *, text: str = "") -> None:
+    result = turn.run_result(text=text)
+    turn.set(state=State.STOPPED, result=result, running=(), is_generating=False, is_opening=False)
+    for name in turn.state.skill_names:
+        turn.emit_runtime(SkillDisconnected, skill_name=name)
+    turn.ask(Finish(result))
+

@@ -1,0 +1,129 @@
+"""What goes into a run, what its activities answer, and what comes out of it."""
+
+from typing import Any, Literal
+
+from .checkpoint import CheckpointStatus, DelegatedBy
+from .expert import Expert
+from .failures import Attempt, Failure
+from .messages import ExpertPart, UserPart
+from .tools import ToolSpec
+from .usage import NO_USAGE, Usage
+from .wire import Wire
+
+MACHINE_VERSION = 1
+"""Recorded in every input; a run started by a newer version is refused by name."""
+
+FinishReason = Literal["stop", "toolCalls", "length", "refusal", "cancelled", "other"]
+
+
+class Limits(Wire):
+    """Bounds of every run of a job."""
+
+    max_steps: int = 100
+    """Own generations of one run over all its segments."""
+    max_retries: int = 5
+    timeout_ms: int = 300_000
+    """Of one generation."""
+
+
+class BlobRef(Wire):
+    """Content in the payload storage, named by its hash."""
+
+    sha256: str
+    size: int
+
+
+class JobSettings(Wire):
+    """What all runs of a job share; made by the client, inherited by every delegate."""
+
+    runtime_version: str
+    machine_version: int = MACHINE_VERSION
+    limits: Limits = Limits()
+    workspace: str
+    """Absolute path of the folder the experts work in."""
+    env_paths: tuple[str, ...] = ()
+    """Absolute paths of the env files; never their values."""
+    provider_setting: dict[str, Any] = {}
+    """The `[provider.setting]` table; holds no credential."""
+    allowed_env: tuple[str, ...] = ()
+    """Variables a definition made while the job runs may require."""
+    storage_id: str = ""
+    search_attributes: tuple[str, ...] = ()
+    """The search attributes the server knows; only these may be set."""
+    cassette: BlobRef | None = None
+    is_replay_strict: bool = False
+
+
+class RunInput(Wire):
+    """Everything one run starts from."""
+
+    job_id: str
+    run_id: str
+    """Id of the first segment; names the workflow of a delegate."""
+    path: tuple[str, ...] = ()
+    """Calls from the root down to this run, each `<generation>.<call index>`."""
+    expert_key: str
+    experts: dict[str, Expert]
+    """The expert and all it can reach."""
+    query: str | None = None
+    files: tuple[UserPart, ...] = ()
+    first_step: int = 1
+    delegated_by: DelegatedBy | None = None
+    settings: JobSettings
+
+    @property
+    def expert(self) -> Expert:
+        """The definition this run executes."""
+        return self.experts[self.expert_key]
+
+
+class SkillStart(Wire):
+    """How a skill came up, for the runtime events; durations in milliseconds."""
+
+    name: str
+    command: str | None = None
+    args: tuple[str, ...] = ()
+    server_name: str | None = None
+    server_version: str | None = None
+    spawn_ms: float | None = None
+    handshake_ms: float | None = None
+    discovery_ms: float | None = None
+
+
+class SessionReport(Wire):
+    """What `open_session` found: recorded, so that a later release cannot change a running job."""
+
+    queue: str
+    """Where this run's `generate` and `call_tool` go."""
+    instruction: str | None = None
+    """The rendered instruction; absent when a session is opened again."""
+    skill_tools: tuple[ToolSpec, ...] = ()
+    skills: tuple[SkillStart, ...] = ()
+
+
+class Generation(Wire):
+    """The result of one model call."""
+
+    contents: tuple[ExpertPart, ...] = ()
+    """Thinking, then text, then calls in the order of `sorted_calls`."""
+    usage: Usage = NO_USAGE
+    finish_reason: FinishReason
+    model: str | None = None
+    """As the provider reported it."""
+    attempts: tuple[Attempt, ...] = ()
+    """Failed attempts before this answer."""
+    is_draining: bool = False
+
+
+class RunResult(Wire):
+    """How a run ended; also what a parent gets of its delegate."""
+
+    status: CheckpointStatus
+    text: str = ""
+    expert_key: str
+    run_id: str
+    """Of the last segment."""
+    checkpoint_id: str
+    last_step: int
+    usage: Usage = NO_USAGE
+    failure: Failure | None = None

@@ -1,0 +1,95 @@
+"""The state of one run: everything the machine remembers between two triggers."""
+
+from enum import StrEnum
+
+from .checkpoint import Checkpoint, Step
+from .conversation import Appendix, Position
+from .ids import cuid_from
+from .run import RunInput, RunResult
+from .tools import ToolCall, ToolOutcome, Toolset
+from .usage import NO_USAGE
+from .wire import Wire
+
+
+class State(StrEnum):
+    """The nine states, and the end."""
+
+    INIT = "Init"
+    RESUMING_FROM_STOP = "ResumingFromStop"
+    PREPARING_FOR_STEP = "PreparingForStep"
+    GENERATING_TOOL_CALL = "GeneratingToolCall"
+    CALLING_MCP_TOOLS = "CallingMcpTools"
+    CALLING_DELEGATES = "CallingDelegates"
+    CALLING_INTERACTIVE_TOOLS = "CallingInteractiveTools"
+    RESOLVING_TOOL_RESULT = "ResolvingToolResult"
+    FINISHING_STEP = "FinishingStep"
+    STOPPED = "Stopped"
+
+
+class Ordinals(Wire):
+    """How many ids of each kind the run has made."""
+
+    event: int = 0
+    checkpoint: int = 0
+    message: int = 0
+    part: int = 0
+
+
+class RunState(Wire):
+    """An immutable snapshot; `machine.advance` makes the next one."""
+
+    state: State = State.INIT
+    start: RunInput
+    segment: int = 0
+    checkpoint: Checkpoint
+    step: Step
+    toolset: Toolset = Toolset()
+    position: Position = Position()
+    appendix: Appendix = Appendix()
+    calls: tuple[ToolCall, ...] = ()
+    """Calls of the current expert message, by index."""
+    results: dict[int, ToolOutcome] = {}
+    """Their answers so far."""
+    running: tuple[int, ...] = ()
+    """Indexes of calls that an activity, a child or a person has."""
+    is_generating: bool = False
+    is_opening: bool = False
+    is_cancelling: bool = False
+    generations: int = 0
+    losses: int = 0
+    """Workers lost in a row by the effect in flight."""
+    delegates_last_step: int = 0
+    skill_names: tuple[str, ...] = ()
+    ordinals: Ordinals = Ordinals()
+    result: RunResult | None = None
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether anything the machine asked for is still open."""
+        return self.is_opening or self.is_generating or bool(self.running)
+
+
+def begin(start: RunInput) -> RunState:
+    """The state before the first trigger."""
+    expert = start.expert
+    checkpoint = Checkpoint(
+        id=cuid_from(start.run_id, "checkpoint", 0),
+        job_id=start.job_id,
+        run_id=start.run_id,
+        status="init",
+        step_number=start.first_step,
+        messages=(),
+        expert=expert.ref,
+        delegated_by=start.delegated_by,
+        usage=NO_USAGE,
+        context_window=expert.model.context_window,
+        context_window_usage=0.0 if expert.model.context_window else None,
+    )
+    return RunState(
+        start=start,
+        checkpoint=checkpoint,
+        step=Step(step_number=start.first_step),
+        toolset=Toolset(delegates=expert.delegates, experts=start.experts),
+        ordinals=Ordinals(checkpoint=1),
+    )
+

@@ -1,0 +1,198 @@
+"""Tools, calls and results; which class a call belongs to and in which order calls run."""
+
+import re
+from typing import Any, Literal
+
+from .expert import BASE_SKILL, Expert, Skill
+from .messages import ResultPart, TextPart, ToolCallPart
+from .wire import Wire
+
+ToolKind = Literal["mcp", "delegate", "interactive"]
+_PRIORITY: dict[ToolKind, int] = {"mcp": 0, "delegate": 1, "interactive": 2}
+
+ATTEMPT_COMPLETION = "attemptCompletion"
+IN_ORDER_TOOLS = frozenset({"todo", "clearTodo", ATTEMPT_COMPLETION})
+"""Base tools that run after all others of the same message, one after another."""
+
+
+class ToolSpec(Wire):
+    """One callable as it is offered to the model; run state, never a process cache."""
+
+    name: str
+    skill_name: str
+    kind: ToolKind = "mcp"
+    description: str | None = None
+    input_schema: dict[str, Any]
+    is_repeatable: bool = False
+    """Read-only or idempotent: may be called again after its worker was lost."""
+    is_local: bool = False
+    """Read-only and in-process: may run beside the workflow task (DESIGN §9)."""
+
+
+class ToolCall(Wire):
+    """A call the model made (contract §4.6)."""
+
+    id: str
+    skill_name: str
+    tool_name: str
+    args: dict[str, Any]
+
+
+class ToolResult(Wire):
+    """The answer to a call; `id` equals the call's."""
+
+    id: str
+    skill_name: str
+    tool_name: str
+    result: tuple[ResultPart, ...]
+    is_error: bool | None = None
+
+
+class AddSkill(Wire):
+    """A skill with its tools, attached while the run goes on."""
+
+    type: Literal["addSkill"] = "addSkill"
+    skill: Skill
+    tools: tuple[ToolSpec, ...]
+
+
+class RemoveSkill(Wire):
+    """A skill taken away."""
+
+    type: Literal["removeSkill"] = "removeSkill"
+    skill_name: str
+
+
+class AddExperts(Wire):
+    """Definitions made known to this run and its children; the same key again replaces the definition."""
+
+    type: Literal["addExperts"] = "addExperts"
+    experts: tuple[Expert, ...]
+
+
+class AddDelegate(Wire):
+    """A known expert made callable, with the definitions it needs."""
+
+    type: Literal["addDelegate"] = "addDelegate"
+    expert_key: str
+    experts: tuple[Expert, ...] = ()
+
+
+class RemoveDelegate(Wire):
+    """A delegate no longer callable."""
+
+    type: Literal["removeDelegate"] = "removeDelegate"
+    expert_key: str
+
+
+StateChange = AddSkill | RemoveSkill | AddExperts | AddDelegate | RemoveDelegate
+
+
+class ToolOutcome(Wire):
+    """What `call_tool` answers: parts for the model and, from a dynamic tool, what it changed."""
+
+    result: tuple[ResultPart, ...]
+    is_error: bool | None = None
+    change: StateChange | None = None
+    is_draining: bool = False
+    """The worker is leaving: the next session belongs elsewhere."""
+
+
+def text_outcome(text: str, *, is_error: bool = False) -> ToolOutcome:
+    """An outcome of one text part."""
+    return ToolOutcome(result=(TextPart(text=text),), is_error=True if is_error else None)
+
+
+_DELEGATE_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {"query": {"type": "string", "description": "The whole task: the expert sees nothing else."}},
+    "required": ["query"],
+    "additionalProperties": False,
+}
+
+
+def delegate_tools(delegates: tuple[str, ...], experts: dict[str, Expert], taken: set[str]) -> list[ToolSpec]:
+    """One tool per delegate, named by its last path segment; a name already taken gets the full key instead."""
+    specs: list[ToolSpec] = []
+    used = set(taken)
+    for key in delegates:
+        expert = experts.get(key)
+        if expert is None:
+            continue
+        name = expert.name.rpartition("/")[2]
+        if name in used:
+            name = re.sub(r"[/@]", "_", expert.key)
+        used.add(name)
+        specs.append(
+            ToolSpec(
+                name=name,
+                skill_name=expert.key,
+                kind="delegate",
+                description=expert.description or f"Delegate a task to {expert.key}.",
+                input_schema=_DELEGATE_SCHEMA,
+            )
+        )
+    return specs
+
+
+class Toolset(Wire):
+    """What one run may call: tools of its skills, its delegates, and the experts it knows."""
+
+    skill_tools: tuple[ToolSpec, ...] = ()
+    delegates: tuple[str, ...] = ()
+    experts: dict[str, Expert] = {}
+
+    @property
+    def specs(self) -> tuple[ToolSpec, ...]:
+        """Every tool offered to the model, in offering order."""
+        return (
+            *self.skill_tools,
+            *delegate_tools(self.delegates, self.experts, {spec.name for spec in self.skill_tools}),
+        )
+
+    def apply(self, change: StateChange) -> "Toolset":
+        """This toolset after one dynamic change."""
+        match change:
+            case AddSkill():
+                kept = tuple(t for t in self.skill_tools if t.skill_name != change.skill.name)
+                return self.model_copy(update={"skill_tools": (*kept, *change.tools)})
+            case RemoveSkill():
+                kept = tuple(t for t in self.skill_tools if t.skill_name != change.skill_name)
+                return self.model_copy(update={"skill_tools": kept})
+            case AddExperts():
+                return self.model_copy(update={"experts": _merged(self.experts, change.experts)})
+            case AddDelegate():
+                delegates = self.delegates
+                if change.expert_key not in delegates:
+                    delegates = (*delegates, change.expert_key)
+                return self.model_copy(
+                    update={"delegates": delegates, "experts": _merged(self.experts, change.experts)}
+                )
+            case RemoveDelegate():
+                kept_keys = tuple(key for key in self.delegates if key != change.expert_key)
+                return self.model_copy(update={"delegates": kept_keys})
+
+
+def _merged(known: dict[str, Expert], added: tuple[Expert, ...]) -> dict[str, Expert]:
+    return {**known, **{expert.key: expert for expert in added}}
+
+
+def sorted_calls(calls: tuple[ToolCallPart, ...], specs: tuple[ToolSpec, ...]) -> tuple[ToolCallPart, ...]:
+    """Calls in the order MCP → delegate → interactive, stable inside a class; unknown tools count as MCP."""
+    kinds = {spec.name: spec.kind for spec in specs}
+    return tuple(sorted(calls, key=lambda call: _PRIORITY[kinds.get(call.tool_name, "mcp")]))
+
+
+def remaining_todos(outcome: tuple[ResultPart, ...]) -> bool:
+    """Whether an `attemptCompletion` result says that todos are open."""
+    return any(isinstance(part, TextPart) and '"remainingTodos"' in part.text for part in outcome)
+
+
+def is_completion(spec: ToolSpec | None) -> bool:
+    """Whether `spec` is the base skill's `attemptCompletion`."""
+    return spec is not None and spec.name == ATTEMPT_COMPLETION and spec.skill_name == BASE_SKILL
+
+
+def runs_in_order(spec: ToolSpec) -> bool:
+    """Whether `spec` is a base tool that waits for its neighbours."""
+    return spec.skill_name == BASE_SKILL and spec.name in IN_ORDER_TOOLS
