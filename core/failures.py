@@ -62,10 +62,8 @@ class StorageError(PerstackError):
     code = "storage.unavailable"
 
 
-class IllegalTransition(PerstackError):
-    """A trigger reached the machine in a state that cannot take it: a bug, never a user's mistake."""
-
-    code = "machine.illegal_transition"
+class IllegalTransition(RuntimeError):
+    """A trigger reached the machine in a state that cannot take it: a bug, so it blocks a run and does not fail it."""
 
 
 class Failure(Wire):

@@ -99,7 +99,8 @@ def _take(turn: Turn, trigger: Trigger) -> None:
             _session_opened(turn, report)
         case SessionFailed(failure):
             turn.set(is_opening=False, is_generating=False, running=())
-            _stop_by_error(turn, failure)
+            if not turn.state.is_cancelling:
+                _stop_by_error(turn, failure)
         case Generated(generation):
             _generated(turn, generation)
         case GenerationFailed(failure, attempts, usage):
@@ -142,8 +143,10 @@ def _session_opened(turn: Turn, report: SessionReport) -> None:
             total_duration_ms=connect + (skill.discovery_ms or 0.0),
         )
     state = turn.state
+    settings = state.start.settings.model_copy(update={"workspace_id": report.workspace_id})
     turn.set(
         is_opening=False,
+        start=state.start.model_copy(update={"settings": settings}),
         skill_names=tuple(skill.name for skill in report.skills),
         toolset=state.toolset.model_copy(update={"skill_tools": report.skill_tools}),
     )

@@ -3,7 +3,7 @@
 from typing import Any, Literal
 
 from .checkpoint import CheckpointStatus, DelegatedBy
-from .expert import Expert
+from .expert import Expert, ProviderName, ReasoningBudget, Tier
 from .failures import Attempt, Failure
 from .messages import ExpertPart, UserPart
 from .tools import ToolSpec
@@ -33,14 +33,29 @@ class BlobRef(Wire):
     size: int
 
 
+class ModelRules(Wire):
+    """How an expert that is defined while the job runs gets its model; the others carry theirs."""
+
+    provider: ProviderName = "anthropic"
+    model_override: str | None = None
+    """What the caller asked for; beats an expert's tier."""
+    model: str | None = None
+    """The definition's default; gives way to an expert's tier."""
+    default_tier: Tier | None = None
+    reasoning_budget: ReasoningBudget = "low"
+
+
 class JobSettings(Wire):
     """What all runs of a job share; made by the client, inherited by every delegate."""
 
     runtime_version: str
     machine_version: int = MACHINE_VERSION
     limits: Limits = Limits()
+    models: ModelRules = ModelRules()
     workspace: str
     """Absolute path of the folder the experts work in."""
+    workspace_id: str | None = None
+    """The marker the workspace must bear; found by the root's session."""
     env_paths: tuple[str, ...] = ()
     """Absolute paths of the env files; never their values."""
     provider_setting: dict[str, Any] = {}
@@ -95,6 +110,8 @@ class SessionReport(Wire):
 
     queue: str
     """Where this run's `generate` and `call_tool` go."""
+    workspace_id: str
+    """The marker of the workspace the session works in."""
     instruction: str | None = None
     """The rendered instruction; absent when a session is opened again."""
     skill_tools: tuple[ToolSpec, ...] = ()

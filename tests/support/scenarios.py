@@ -138,7 +138,7 @@ class Play:
         match effect:
             case OpenSession():
                 specs = self.specs or base_tools()
-                yield SessionOpened(SessionReport(queue="q", instruction="instruction", skill_tools=specs))
+                yield SessionOpened(SessionReport(queue="q", workspace_id="w", instruction="instruction", skill_tools=specs))
             case Generate():
                 answer = script.pop(0)
                 specs = self.folds[-1].state.toolset.specs

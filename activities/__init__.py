@@ -1,0 +1,1 @@
+"""What touches the world: model calls, tools and sessions, run as Temporal activities."""

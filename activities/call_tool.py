@@ -1,0 +1,65 @@
+"""`call_tool`: one tool call of the last message, on the session that holds its arguments."""
+
+import time
+
+from temporalio import activity
+
+from ..core.conversation import Appendix
+from ..core.expert import BASE_SKILL
+from ..core.tools import IN_ORDER_TOOLS, ToolOutcome, ToolSpec
+from ..workflows.contracts import CALL_TOOL, CallAnswer, CallRequest
+from .boundary import failures_translated, heartbeating
+from .session import RunKey, RunSession
+from .sessions import Sessions
+
+
+class ToolCaller:
+    """The activity with the worker's resources."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    @activity.defn(name=CALL_TOOL.name)
+    async def call_tool(self, request: CallRequest) -> CallAnswer:
+        """Call one tool; what goes wrong in it is an answer for the model, not a failure."""
+        info = activity.info()
+        assert info.workflow_id is not None
+        assert info.workflow_run_id is not None
+        key = RunKey(info.workflow_id, info.workflow_run_id)
+        if info.is_local:
+            session = self._sessions.held(key, request.position)
+            if session is None:
+                return CallAnswer()
+            return CallAnswer(outcome=await self._call(session, request))
+        async with heartbeating(), failures_translated():
+            session = await self._sessions.at(key, request.position, Appendix())
+            outcome = await self._call(session, request)
+            if self._sessions.is_draining:
+                outcome = outcome.model_copy(update={"is_draining": True})
+            return CallAnswer(outcome=outcome)
+
+    async def _call(self, session: RunSession, request: CallRequest) -> ToolOutcome:
+        known = session.outcomes.get(request.index)
+        if known is not None:
+            return known  # a local call may be asked for twice; its effect on the todos must not double
+        call = session.calls[request.index]
+        spec = next(spec for spec in session.toolset.specs if spec.name == call.tool_name)
+        session.in_use += 1
+        try:
+            outcome = await self._run(session, spec, call.args)
+        finally:
+            session.in_use -= 1
+            session.used_at = time.monotonic()
+        session.outcomes[request.index] = outcome
+        return outcome
+
+    async def _run(self, session: RunSession, spec: ToolSpec, args: dict[str, object]) -> ToolOutcome:
+        assert spec.skill_name == BASE_SKILL, "other skills are refused before the run starts"
+        if spec.name not in IN_ORDER_TOOLS:
+            answer = await session.base.call(spec.name, args, todos=session.todos)
+            return answer.outcome
+        async with session.in_order:
+            answer = await session.base.call(spec.name, args, todos=session.todos)
+            if answer.todos is not None:
+                session.todos = answer.todos
+            return answer.outcome

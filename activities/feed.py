@@ -1,0 +1,24 @@
+"""Live deltas inside one process: `generate` publishes, a follower of the same process subscribes."""
+
+from collections.abc import Callable
+
+from ..core.deltas import Delta
+
+Subscriber = Callable[[Delta], None]
+
+
+class Feed:
+    """Hands each delta to every subscriber at once; with none it costs nothing."""
+
+    def __init__(self) -> None:
+        self._subscribers: list[Subscriber] = []
+
+    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
+        """Call `subscriber` with every delta from now on; returns how to stop that."""
+        self._subscribers.append(subscriber)
+        return lambda: self._subscribers.remove(subscriber)
+
+    def publish(self, delta: Delta) -> None:
+        """Hand out one delta."""
+        for subscriber in tuple(self._subscribers):
+            subscriber(delta)

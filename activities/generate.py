@@ -1,0 +1,149 @@
+"""`generate`: one model call over the session's conversation; streams, heartbeats, reports every attempt."""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+
+from temporalio import activity
+
+from ..core.deltas import Delta
+from ..core.failures import Attempt, Failure, PerstackError
+from ..core.messages import ExpertMessage
+from ..core.run import Generation
+from ..core.usage import NO_USAGE, Usage
+from ..workflows.contracts import GENERATE, GenerateRequest, Heartbeat
+from .boundary import heartbeating, to_application_error
+from .feed import Feed
+from .providers.base import ModelRequest
+from .providers.cassette import RecordedFailure
+from .providers.failures import ProviderError
+from .session import RunKey, RunSession
+from .sessions import Sessions
+
+TAIL_BYTES = 4096
+"""How much of the text a heartbeat carries; more than two intervals of any model."""
+
+
+@dataclass
+class _Live:
+    """What is known of a call while it runs."""
+
+    feed: Feed
+    key: RunKey
+    ordinal: int
+    attempt: int
+    attempts: tuple[Attempt, ...]
+    usage: Usage = NO_USAGE
+    seq: int = 0
+    length: int = 0
+    tail: str = field(default="")
+
+    def reasoning(self, delta: str) -> None:
+        self._publish("reasoning", delta)
+
+    def text(self, delta: str) -> None:
+        self.length += len(delta)
+        self.tail = (self.tail + delta)[-TAIL_BYTES:]
+        self._publish("text", delta)
+
+    def count(self, usage: Usage) -> None:
+        self.usage = usage
+
+    def heartbeat(self) -> Heartbeat:
+        offset = self.length - len(self.tail)
+        return Heartbeat(attempts=self.attempts, seq=self.seq, offset=offset, tail=self.tail)
+
+    def _publish(self, kind: str, text: str) -> None:
+        self.seq += 1
+        self.feed.publish(
+            Delta(
+                workflow_id=self.key.workflow_id,
+                temporal_run_id=self.key.temporal_run_id,
+                ordinal=self.ordinal,
+                attempt=self.attempt,
+                seq=self.seq,
+                kind="reasoning" if kind == "reasoning" else "text",
+                text=text,
+            )
+        )
+
+
+class Generator:
+    """The activity with the worker's resources."""
+
+    def __init__(self, sessions: Sessions, feed: Feed) -> None:
+        self._sessions = sessions
+        self._feed = feed
+
+    @activity.defn(name=GENERATE.name)
+    async def generate(self, request: GenerateRequest) -> Generation:
+        """Call the model once; Temporal repeats what is worth repeating."""
+        info = activity.info()
+        assert info.workflow_id is not None
+        assert info.workflow_run_id is not None
+        key = RunKey(info.workflow_id, info.workflow_run_id)
+        live = _Live(self._feed, key, request.ordinal, info.attempt, _earlier_attempts())
+        async with heartbeating(live.heartbeat):
+            session = await self._sessions.at(key, request.position, request.appendix)
+            session.in_use += 1
+            try:
+                generation = await self._call(session, request, live)
+            finally:
+                session.in_use -= 1
+                session.used_at = time.monotonic()
+        if generation.finish_reason in ("stop", "toolCalls") and ExpertMessage(contents=generation.contents).calls:
+            session.append(ExpertMessage(contents=generation.contents))
+            session.outcomes = {}
+        return generation.model_copy(update={"attempts": live.attempts, "is_draining": self._sessions.is_draining})
+
+    async def _call(self, session: RunSession, request: GenerateRequest, live: _Live) -> Generation:
+        limit = session.start.settings.limits.timeout_ms / 1000
+        model_request = ModelRequest(
+            expert=session.start.expert,
+            messages=session.messages,
+            tools=session.toolset.specs,
+            timeout_seconds=limit,
+            path=session.start.path,
+            ordinal=request.ordinal,
+            cache=session.cache,
+            on_usage=live.count,
+        )
+        try:
+            async with asyncio.timeout(limit):
+                return await session.provider.generate(model_request, live)
+        except TimeoutError as error:
+            text = f"The model did not answer within {limit:g} seconds."
+            raise self._failed(ProviderError("overloaded", text), live) from error
+        except asyncio.CancelledError:
+            if activity.is_worker_shutdown():
+                raise
+            return Generation(finish_reason="cancelled", usage=live.usage)
+        except PerstackError as error:
+            raise self._failed(error, live) from error
+
+    def _failed(self, error: PerstackError, live: _Live) -> BaseException:
+        """The failure of this attempt; one that will be repeated is left in the heartbeat for the next attempt."""
+        is_provider = isinstance(error, ProviderError)
+        if isinstance(error, ProviderError | RecordedFailure):
+            failure = error.failure
+        else:
+            failure = Failure(name=error.code, message=error.message)
+        usage = live.usage + error.usage if is_provider else live.usage
+        known = live.attempts
+        if failure.is_retryable:
+            now = time.time_ns() // 1_000_000
+            live.attempts = (*known, Attempt(failure=failure, usage=usage, at=now))
+            activity.heartbeat(live.heartbeat())
+        return to_application_error(
+            error,
+            failure=failure,
+            attempts=known,
+            usage=usage,
+            retry_after_seconds=error.retry_after_seconds if is_provider else None,
+        )
+
+
+def _earlier_attempts() -> tuple[Attempt, ...]:
+    """Failed attempts before this one, as the last of them left them in its heartbeat."""
+    details = activity.info().heartbeat_details
+    return Heartbeat.model_validate(details[0]).attempts if details else ()

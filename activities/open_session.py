@@ -1,0 +1,93 @@
+"""`open_session`: find the workspace, list the tools, render the instruction; all of it is recorded."""
+
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+
+from temporalio import activity
+
+from ..core.failures import Failure, WorkspaceError
+from ..core.prompts import Environment, render_instruction
+from ..core.run import RunInput, SessionReport
+from ..workflows.contracts import OPEN_SESSION, OpenRequest
+from .boundary import failures_translated, heartbeating, to_application_error
+from .session import RunKey, RunSession
+from .sessions import Sessions
+
+HIDDEN_FOLDER = "perstack"
+_MARKER = "workspace-id"
+
+
+class SessionOpener:
+    """The activity with the worker's resources."""
+
+    def __init__(self, sessions: Sessions, *, queue: str, is_sandbox: bool) -> None:
+        self._sessions = sessions
+        self._queue = queue
+        self._is_sandbox = is_sandbox
+
+    @activity.defn(name=OPEN_SESSION.name)
+    async def open_session(self, request: OpenRequest) -> SessionReport:
+        """Open the session of the calling run on this worker."""
+        info = activity.info()
+        assert info.workflow_id is not None
+        assert info.workflow_run_id is not None
+        async with heartbeating(), failures_translated():
+            session = await self._sessions.open(RunKey(info.workflow_id, info.workflow_run_id))
+            expected = request.workspace_id or session.start.settings.workspace_id
+            workspace_id = workspace_marker(session.start.settings.workspace, expected=expected)
+            report = SessionReport(queue=self._queue, workspace_id=workspace_id)
+            if not request.is_first:
+                return report
+            return await self._first(session, report)
+
+    async def _first(self, session: RunSession, report: SessionReport) -> SessionReport:
+        specs = await session.base.tools()
+        session.toolset = session.toolset.model_copy(update={"skill_tools": specs})
+        instruction = render_instruction(session.start.expert, session.toolset.specs, self._facts(session.start))
+        if not session.messages:
+            session.open_conversation(instruction)
+        return report.model_copy(
+            update={"instruction": instruction, "skill_tools": specs, "skills": (session.base_start,)}
+        )
+
+    def _facts(self, start: RunInput) -> Environment:
+        return Environment(
+            time=datetime.now(UTC).astimezone().isoformat(timespec="seconds"),
+            working_directory=start.settings.workspace,
+            is_sandbox=self._is_sandbox,
+        )
+
+
+def workspace_marker(workspace: str, *, expected: str | None) -> str:
+    """The id of a workspace, written at its first use.
+
+    Raises:
+        ApplicationError: this worker does not have the workspace; another one may.
+        WorkspaceError: the workspace cannot be written.
+    """
+    folder = Path(workspace)
+    marker = folder / HIDDEN_FOLDER / _MARKER
+    found = marker.read_text().strip() if marker.is_file() else None
+    if not folder.is_dir() or (expected is not None and found != expected):
+        missing = f"This worker has no workspace {workspace}" + (f" with id {expected}." if expected else ".")
+        error = WorkspaceError(missing, code="workspace.elsewhere")
+        failure = Failure(name=error.code, message=error.message, is_retryable=True)
+        raise to_application_error(error, failure=failure)
+    if found is not None:
+        return found
+    try:
+        marker.parent.mkdir(exist_ok=True)
+        fresh = uuid.uuid4().hex
+        temporary = marker.with_suffix(f".{fresh}")
+        temporary.write_text(fresh + "\n")
+        try:
+            marker.hardlink_to(temporary)
+        except FileExistsError:
+            pass  # another run of this workspace was faster; its id holds
+        finally:
+            temporary.unlink()
+        return marker.read_text().strip()
+    except OSError as error:
+        text = f"The workspace {workspace} cannot be written: {error.strerror or error}."
+        raise WorkspaceError(text, code="workspace.unwritable") from error

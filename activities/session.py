@@ -1,0 +1,104 @@
+"""A run's session on one worker: its conversation, its base skill, its todos; a cache that history can rebuild."""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ..core.conversation import Appendix, KnownResult, Position, opening, tool_message
+from ..core.messages import ExpertMessage, Message, ToolCallPart, ToolMessage, ToolResultPart
+from ..core.run import RunInput, SkillStart
+from ..core.state import RunState
+from ..core.tools import ToolOutcome, Toolset
+from .providers.base import Provider, WireCache
+from .skills.base.server import BaseSkill
+from .skills.base.todo import TodoList, todos_from
+
+
+class RunKey(NamedTuple):
+    """One execution: sessions are never shared between executions."""
+
+    workflow_id: str
+    temporal_run_id: str
+
+
+@dataclass
+class RunSession:
+    """What one run needs between two activities of the same worker."""
+
+    start: RunInput
+    provider: Provider
+    base: BaseSkill
+    base_start: SkillStart
+    toolset: Toolset
+    """What the run may call now."""
+    messages: list[Message] = field(default_factory=list[Message])
+    position: Position = Position()
+    outcomes: dict[int, ToolOutcome] = field(default_factory=dict[int, ToolOutcome])
+    """Answers this session gave to calls of the last expert message."""
+    todos: TodoList = ()
+    cache: WireCache = field(default_factory=WireCache)
+    in_order: asyncio.Lock = field(default_factory=asyncio.Lock)
+    used_at: float = field(default_factory=time.monotonic)
+    in_use: int = 0
+
+    def append(self, message: Message) -> None:
+        """Add one message to the conversation."""
+        self.messages.append(message)
+        self.position = self.position.after(message)
+
+    def open_conversation(self, instruction: str) -> None:
+        """The first two messages."""
+        for message in opening(instruction, self.start.query, self.start.files):
+            self.append(message)
+
+    @property
+    def calls(self) -> tuple[ToolCallPart, ...]:
+        """The calls that wait for answers."""
+        last = self.messages[-1] if self.messages else None
+        return last.calls if isinstance(last, ExpertMessage) else ()
+
+    def reach(self, position: Position, appendix: Appendix) -> bool:
+        """Bring the conversation to `position`; false when this session missed something."""
+        if self.position != position:
+            self._append(appendix)
+        return self.position == position
+
+    def _append(self, appendix: Appendix) -> None:
+        if self.calls:
+            known = {i: KnownResult(index=i, contents=o.result, is_error=o.is_error) for i, o in self.outcomes.items()}
+            known.update({result.index: result for result in appendix.results})
+            if len(known) < len(self.calls):
+                return
+            for index in sorted(self.outcomes):
+                change = self.outcomes[index].change
+                if change is not None:
+                    self.toolset = self.toolset.apply(change)
+            self.append(tool_message(self.calls, known))
+        for message in appendix.messages:
+            self.append(message)
+        self.outcomes = {}
+
+    def restore(self, state: RunState) -> None:
+        """Take over what history says."""
+        self.start = state.start
+        self.toolset = state.toolset
+        self.messages = list(state.checkpoint.messages)
+        self.position = state.position
+        self.outcomes = dict(state.results) if self.calls else {}
+        self.todos = todos_from([*self.messages, self._answered()])
+        self.cache = WireCache()
+
+    def _answered(self) -> ToolMessage:
+        """The calls answered so far of a message that still waits for others."""
+        return ToolMessage(
+            contents=tuple(
+                ToolResultPart(
+                    tool_call_id=self.calls[index].tool_call_id,
+                    tool_name=self.calls[index].tool_name,
+                    contents=self.outcomes[index].result,
+                    is_error=self.outcomes[index].is_error,
+                )
+                for index in sorted(self.outcomes)
+            )
+        )

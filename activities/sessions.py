@@ -1,0 +1,157 @@
+"""Which sessions this worker holds, how one is made, and how one that fell behind is rebuilt from history."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from temporalio.client import Client
+
+from ..client.history import Execution, read_input, read_run
+from ..client.storage.folder import FolderStorage
+from ..core.cassette import Cassette
+from ..core.conversation import Appendix, Position
+from ..core.expert import BASE_SKILL, McpStdioSkill
+from ..core.run import RunInput
+from ..core.tools import Toolset
+from ..definitions.checks import SECRET_VARIABLES, delegation_problem
+from ..definitions.environment import read_env
+from ..definitions.experts import ModelSettings
+from ..definitions.dynamic import RunningJob, experts_from_tables, experts_from_text
+from .providers.base import Provider
+from .providers.cassette import CassetteProvider
+from .providers.registry import ProviderRegistry
+from .session import RunKey, RunSession
+from .skills.base.dynamic import DynamicContext
+from .skills.base.server import BaseSkill
+from .skills.base.workspace import Workspace
+
+
+@dataclass
+class SessionMaker:
+    """Makes sessions from what this worker process has: its environment, its storage, its providers."""
+
+    storage: FolderStorage
+    host_env: Mapping[str, str]
+    providers: ProviderRegistry = field(default_factory=ProviderRegistry)
+    _cassettes: dict[str, Cassette] = field(default_factory=dict[str, Cassette])
+
+    async def make(self, start: RunInput) -> RunSession:
+        """A session without conversation, its base skill started."""
+        settings = start.settings
+        env = read_env(settings.env_paths, self.host_env)
+        skill = next((s for s in start.expert.skills if s.name == BASE_SKILL), McpStdioSkill(name=BASE_SKILL))
+        assert isinstance(skill, McpStdioSkill)
+        job = _running_job(start)
+        toolset = Toolset(delegates=start.expert.delegates, experts=start.experts)
+        dynamic = DynamicContext(
+            expert_key=start.expert_key,
+            toolset=lambda: session.toolset,
+            load_experts=partial(experts_from_text, job=job),
+            load_tables=partial(experts_from_tables, job=job),
+            delegation_problem=delegation_problem,
+            allowed_env=frozenset(settings.allowed_env),
+            credential_names=SECRET_VARIABLES,
+        )
+        base = BaseSkill(
+            workspace=Workspace(Path(settings.workspace), tuple(Path(path) for path in settings.env_paths)),
+            host_env=self.host_env,
+            dynamic=dynamic,
+            pick=skill.pick,
+            omit=skill.omit,
+        )
+        provider = await self._provider(start, env)
+        base_start = await base.start()
+        session = RunSession(start=start, provider=provider, base=base, base_start=base_start, toolset=toolset)
+        return session
+
+    async def _provider(self, start: RunInput, env: Mapping[str, str]) -> Provider:
+        settings = start.settings
+        if settings.cassette is None:
+            return self.providers.provider(start.expert.model.provider, env=env, setting=settings.provider_setting)
+        name = settings.cassette.sha256
+        if name not in self._cassettes:
+            content = await asyncio.to_thread(self.storage.get, settings.cassette)
+            self._cassettes[name] = Cassette.model_validate_json(content)
+        return CassetteProvider(
+            self._cassettes[name], is_strict=settings.is_replay_strict, workspace=settings.workspace
+        )
+
+
+def _running_job(start: RunInput) -> RunningJob:
+    rules = start.settings.models
+    settings = ModelSettings(
+        provider=rules.provider,
+        model_override=rules.model_override,
+        model=rules.model,
+        default_tier=rules.default_tier,
+        reasoning_budget=rules.reasoning_budget,
+    )
+    return RunningJob(
+        settings=settings,
+        runtime_version=start.settings.runtime_version,
+        known=frozenset(start.experts),
+        allowed_env=frozenset(start.settings.allowed_env),
+    )
+
+
+class Sessions:
+    """All sessions of one worker process, by execution."""
+
+    def __init__(
+        self, client: Client, make: Callable[[RunInput], Awaitable[RunSession]], *, idle_seconds: float = 120.0
+    ) -> None:
+        self._client = client
+        self._make = make
+        self._idle_seconds = idle_seconds
+        self._sessions: dict[RunKey, RunSession] = {}
+        self._locks: dict[RunKey, asyncio.Lock] = {}
+        self.is_draining = False
+        """Set when the worker is leaving: results then ask the workflow to go elsewhere."""
+
+    def held(self, key: RunKey, position: Position) -> RunSession | None:
+        """The session of a run if this process has it at `position`."""
+        session = self._sessions.get(key)
+        return session if session is not None and session.position == position else None
+
+    async def open(self, key: RunKey) -> RunSession:
+        """The session of a run, made if need be; its conversation may be empty."""
+        async with self._locks.setdefault(key, asyncio.Lock()):
+            session = self._sessions.get(key)
+            if session is None:
+                await self._evict_idle()
+                start = await read_input(self._client, Execution(key.workflow_id, key.temporal_run_id))
+                session = self._sessions[key] = await self._make(start)
+            session.used_at = time.monotonic()
+            return session
+
+    async def at(self, key: RunKey, position: Position, appendix: Appendix) -> RunSession:
+        """The session of a run at `position`, rebuilt from the run's own history where it is behind.
+
+        Raises:
+            RuntimeError: even the history leads elsewhere.
+        """
+        session = await self.open(key)
+        async with self._locks[key]:
+            if not session.reach(position, appendix):
+                reader = await read_run(self._client, Execution(key.workflow_id, key.temporal_run_id))
+                assert reader.fold is not None
+                session.restore(reader.fold.state)
+                if not session.reach(position, appendix):
+                    raise RuntimeError(f"the history of {key.workflow_id} does not lead to {position}")
+        return session
+
+    async def close(self) -> None:
+        """Close every session."""
+        sessions = list(self._sessions.values())
+        self._sessions.clear()
+        await asyncio.gather(*(session.base.close() for session in sessions), return_exceptions=True)
+
+    async def _evict_idle(self) -> None:
+        now = time.monotonic()
+        idle = [k for k, s in self._sessions.items() if not s.in_use and now - s.used_at > self._idle_seconds]
+        for key in idle:
+            self._locks.pop(key, None)
+            await self._sessions.pop(key).base.close()

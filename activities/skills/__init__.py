@@ -1,0 +1,1 @@
+"""Skills: where an expert's tools come from."""

@@ -1,0 +1,1 @@
+"""The command line: words become requests to the client, events become lines."""

@@ -1,0 +1,171 @@
+"""The command tree only: options and help; each command's module is imported when it is called."""
+
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="perstack",
+    help="Run teams of micro-agents as durable Temporal workflows.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+EXIT_CODES = """
+Exit codes: 0 completed, 1 the run failed, 2 usage or definition error, 3 Temporal unreachable or no worker,
+4 provider credentials, 5 step limit, 6 waiting for a person, 7 cancelled, 130 interrupted (the run is parked).
+"""
+
+Address = Annotated[
+    str | None, typer.Option("--address", help="Temporal server; default: TEMPORAL_ADDRESS, else an embedded one.")
+]
+
+
+def _version(is_wanted: bool) -> None:
+    if is_wanted:
+        from .. import __version__
+
+        typer.echo(f"perstack {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def perstack(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Run teams of micro-agents as durable Temporal workflows."""
+
+
+@app.command(epilog=EXIT_CODES)
+def run(
+    expert_key: Annotated[str, typer.Argument(metavar="EXPERT", help="Key of the expert, e.g. create-expert.")],
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="The task.")],
+    config: Annotated[str | None, typer.Option(help="perstack.toml, a path or https URL.")] = None,
+    provider: Annotated[str | None, typer.Option(help="Model provider; default: perstack.toml, else anthropic.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model; default: the expert's tier.")] = None,
+    reasoning_budget: Annotated[
+        str | None, typer.Option(help="none, minimal, low, medium, high or a number of tokens.")
+    ] = None,
+    max_steps: Annotated[int | None, typer.Option(help="Generations of one run; default 100.")] = None,
+    max_retries: Annotated[int | None, typer.Option(help="Retries of one generation; default 5.")] = None,
+    timeout: Annotated[int | None, typer.Option(help="Milliseconds of one generation; default 300000.")] = None,
+    job_id: Annotated[str | None, typer.Option(help="Id of the job; the same id again follows the same job.")] = None,
+    env_path: Annotated[
+        list[str] | None, typer.Option(help="Env file, repeatable; default .env and .env.local.")
+    ] = None,
+    file: Annotated[list[str] | None, typer.Option(help="Image or PDF for the first message, repeatable.")] = None,
+    filter_types: Annotated[
+        str | None, typer.Option("--filter", help="Print only these event types, comma-separated.")
+    ] = None,
+    task_queue: Annotated[
+        str | None, typer.Option(help="Queue of a worker pool that does the work instead of this process.")
+    ] = None,
+    address: Address = None,
+    replay: Annotated[str | None, typer.Option(help="Answer from this cassette instead of a provider.")] = None,
+    replay_strict: Annotated[bool, typer.Option(help="With --replay: compare texts, too.")] = False,
+    verbose: Annotated[bool, typer.Option(help="More talk on stderr.")] = False,
+    continue_: Annotated[bool, typer.Option("--continue", help="Not built yet.", hidden=True)] = False,
+    continue_job: Annotated[str | None, typer.Option(help="Not built yet.", hidden=True)] = None,
+    resume_from: Annotated[str | None, typer.Option(help="Not built yet.", hidden=True)] = None,
+    interactive: Annotated[
+        bool, typer.Option("-i", "--interactive-tool-call-result", help="Not built yet.", hidden=True)
+    ] = False,
+) -> None:
+    """Run an expert; prints its events as JSON Lines on stdout.
+
+    \b
+    perstack run create-expert "An expert that reviews SQL migrations"
+    perstack run team "Write the release notes" --filter completeRun,stopRunByError
+    perstack run team "Same again" --replay job.cassette.json
+    """
+    from .commands.run import RunOptions, refuse_unbuilt_options
+    from .commands.run import run as run_command
+
+    refuse_unbuilt_options(
+        {
+            "--continue": continue_,
+            "--continue-job": continue_job,
+            "--resume-from": resume_from,
+            "-i": interactive,
+        }
+    )
+    run_command(
+        RunOptions(
+            expert_key=expert_key,
+            query=query,
+            config=config,
+            provider=provider,
+            model=model,
+            reasoning_budget=reasoning_budget,
+            max_steps=max_steps,
+            max_retries=max_retries,
+            timeout_ms=timeout,
+            job_id=job_id,
+            env_paths=tuple(env_path or ()),
+            files=tuple(file or ()),
+            filter_types=filter_types,
+            task_queue=task_queue,
+            address=address,
+            replay=replay,
+            is_replay_strict=replay_strict,
+            is_verbose=verbose,
+        )
+    )
+
+
+@app.command(epilog=EXIT_CODES)
+def resume(
+    job_id: Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.")],
+    filter_types: Annotated[
+        str | None, typer.Option("--filter", help="Print only these event types, comma-separated.")
+    ] = None,
+    address: Address = None,
+) -> None:
+    """Go on with a job that was parked or whose process died; prints all its events."""
+    from .commands.resume import resume as resume_command
+
+    resume_command(job_id, filter_types=filter_types, address=address)
+
+
+@app.command()
+def log(
+    job: Annotated[str, typer.Option("--job", help="Id of the job.")],
+    json: Annotated[bool, typer.Option("--json", help="The job and its events as one JSON object.")] = False,
+    cassette: Annotated[bool, typer.Option("--cassette", help="The model's answers, for `run --replay`.")] = False,
+    address: Address = None,
+) -> None:
+    """Show what happened in a job; needs no worker."""
+    from .commands.log import log as log_command
+
+    log_command(job, is_json=json, is_cassette=cassette, address=address)
+
+
+@app.command()
+def worker(
+    task_queue: Annotated[str, typer.Option(help="The queue to serve.")],
+    address: Address = None,
+    grace: Annotated[int, typer.Option(help="Seconds that calls in flight may go on when the worker leaves.")] = 330,
+) -> None:
+    """Serve a task queue until SIGTERM or Ctrl-C: one worker of a pool."""
+    from .commands.worker import worker as worker_command
+
+    worker_command(task_queue, address=address, grace_seconds=grace)
+
+
+@app.command()
+def dev(
+    stop: Annotated[bool, typer.Option("--stop", help="End the embedded server.")] = False,
+) -> None:
+    """Keep the embedded Temporal server up and print where its Web UI is."""
+    from .commands.dev import dev as dev_command
+
+    dev_command(is_stop=stop)
+
+
+def main() -> None:
+    """The entry point of the `perstack` command."""
+    app()

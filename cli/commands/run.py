@@ -1,0 +1,160 @@
+"""`perstack run`: resolve the definition, start the job, work on it and follow it."""
+
+import os
+import tempfile
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from pydantic import ValidationError
+
+from ... import __version__
+from ...core.cassette import Cassette
+from ...core.ids import cuid_from, is_job_id
+from ...core.failures import UsageError, WorkspaceError
+from ...definitions.load import load_config
+from ...definitions.environment import read_env
+from ...definitions.resolve import Overrides, ResolvedJob, parse_provider, parse_reasoning_budget, resolve_job
+from ..diagnostics import ExitCode, show_error, warn
+from ..lifecycle import leave, run_command
+from ..output import parse_filter
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What was typed, nothing interpreted."""
+
+    expert_key: str
+    query: str
+    config: str | None = None
+    provider: str | None = None
+    model: str | None = None
+    reasoning_budget: str | None = None
+    max_steps: int | None = None
+    max_retries: int | None = None
+    timeout_ms: int | None = None
+    job_id: str | None = None
+    env_paths: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    filter_types: str | None = None
+    task_queue: str | None = None
+    address: str | None = None
+    replay: str | None = None
+    is_replay_strict: bool = False
+    is_verbose: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedRun:
+    """A run that is checked as far as this machine can check it without Temporal."""
+
+    options: RunOptions
+    job: ResolvedJob
+    job_id: str
+    workspace: Path
+    types: frozenset[str] | None
+    cassette: bytes | None
+
+
+def prepare(options: RunOptions) -> PreparedRun:
+    """Everything that can be refused before anything starts.
+
+    Raises:
+        PerstackError: a sentence for the caller or the author of the definition.
+    """
+    types = parse_filter(options.filter_types)
+    if options.job_id is not None and not is_job_id(options.job_id):
+        raise UsageError(f"Invalid job id: {options.job_id}", hint="Up to 128 letters, digits, `_` and `-`.")
+    workspace = Path.cwd()
+    overrides = Overrides(
+        provider=parse_provider(options.provider) if options.provider else None,
+        model=options.model,
+        reasoning_budget=parse_reasoning_budget(options.reasoning_budget) if options.reasoning_budget else None,
+        max_steps=options.max_steps,
+        max_retries=options.max_retries,
+        timeout_ms=options.timeout_ms,
+        env_paths=options.env_paths,
+    )
+    loaded = load_config(options.config, cwd=workspace, expert_key=options.expert_key)
+    cassette = _read_cassette(options.replay) if options.replay else None
+    job = resolve_job(
+        loaded,
+        options.expert_key,
+        overrides,
+        host_env=os.environ,
+        cwd=workspace,
+        runtime_version=__version__,
+        replay=cassette is not None,
+    )
+    for warning in job.warnings:
+        warn(warning)
+    if cassette is None:
+        _require_credentials(job)
+    _require_writable(workspace)
+    job_id = options.job_id or cuid_from(uuid.uuid4().hex)
+    return PreparedRun(
+        options=options, job=job, job_id=job_id, workspace=workspace, types=types, cassette=cassette
+    )
+
+
+def run(options: RunOptions) -> NoReturn:
+    """Run an expert and leave with the job's exit code."""
+
+    async def command() -> ExitCode:
+        prepared = prepare(options)
+        from ..job import run_job
+
+        return await run_job(prepared)
+
+    run_command(command)
+
+
+def _read_cassette(path: str) -> bytes:
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise UsageError(f"Cannot read the cassette {path}: {error.strerror}.") from error
+    try:
+        Cassette.model_validate_json(content)
+    except ValidationError as error:
+        raise UsageError(
+            f"{path} is not a cassette: {error.errors()[0]['msg']}.",
+            hint="`perstack log --job JOB --cassette` writes one from a finished job.",
+        ) from error
+    return content
+
+
+def _require_credentials(job: ResolvedJob) -> None:
+    from ...activities.providers.registry import require_credentials
+
+    env = read_env(job.env_paths, os.environ)
+    require_credentials(job.provider, env, job.provider_setting)
+
+
+def _require_writable(workspace: Path) -> None:
+    try:
+        with tempfile.TemporaryFile(dir=workspace):
+            return
+    except OSError as error:
+        raise WorkspaceError(
+            f"The workspace {workspace} cannot be written: {error.strerror}.",
+            hint="Run the command in a folder you may write.",
+        ) from error
+
+
+def refuse_unbuilt_options(given: dict[str, object]) -> None:
+    """Say of an option that belongs to a later release that it does nothing yet, and leave."""
+    wanted = [name for name, value in given.items() if value]
+    if not wanted:
+        return
+    if "--resume-from" in wanted and "--continue-job" not in wanted:
+        error = UsageError("--resume-from requires --continue-job")
+    else:
+        error = UsageError(
+            f"{', '.join(wanted)}: continuing and answering jobs is not built yet.",
+            code="usage.not_built",
+            hint="A parked or interrupted job goes on with `perstack resume JOB`.",
+        )
+    show_error(error)
+    leave(ExitCode.USAGE)

@@ -1,0 +1,258 @@
+"""One job from the command line's side: connect, work on it if nobody else does, follow it, leave."""
+
+import asyncio
+import base64
+import mimetypes
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from temporalio.client import Client
+
+from .. import __version__
+from ..activities.feed import Feed
+from ..activities.providers.registry import warm_up
+from ..client.connection import ServerInfo, connect, known_search_attributes
+from ..client.embedded import lease_server
+from ..client.follow import JobFollower
+from ..client.history import Execution
+from ..client.jobs import Jobs, JobView
+from ..client.locations import DataFolder, data_folder
+from ..client.locks import JobLock
+from ..client.rescue import take_over
+from ..client.storage.folder import FolderDriver, FolderStorage
+from ..core.failures import ServerError, UsageError
+from ..core.messages import FileInlinePart, FileUrlPart, ImageInlinePart, ImageUrlPart, UserPart
+from ..core.run import JobSettings, ModelRules, RunInput
+from ..worker import WorkerPlan, working
+from .commands.run import PreparedRun
+from .diagnostics import ExitCode, exit_code_of_run, progress, say
+from .lifecycle import Interruption
+from .output import EventWriter
+
+LEAVE_SECONDS = 1.5
+"""How long calls in flight may take to end when the command is interrupted."""
+WORKER_WAIT_SECONDS = 10.0
+IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
+
+
+@dataclass(frozen=True)
+class Connection:
+    """An open connection with all a command needs beside it."""
+
+    client: Client
+    info: ServerInfo
+    data: DataFolder
+    storage: FolderStorage
+
+    @property
+    def jobs(self) -> Jobs:
+        """The jobs of the server."""
+        return Jobs(self.client)
+
+    def link(self, execution: Execution) -> str | None:
+        """Where the Temporal Web UI shows a run."""
+        if self.info.ui_url is None:
+            return None
+        name = execution.workflow_id.replace("/", "%2F")
+        return f"{self.info.ui_url}/namespaces/{self.info.namespace}/workflows/{name}/{execution.temporal_run_id}"
+
+
+@asynccontextmanager
+async def connected(address: str | None) -> AsyncIterator[Connection]:
+    """Connect to the server in use, starting the embedded one if there is none."""
+    data = data_folder()
+    lease = await lease_server(address=address, progress=progress, data=data)
+    try:
+        storage = FolderStorage(data.storage)
+        client = await connect(lease.info, storage=FolderDriver(storage))
+        yield Connection(client, lease.info, data, storage)
+    finally:
+        lease.close()
+
+
+def job_queue(job_id: str) -> str:
+    """The queue of a job that has its own worker."""
+    return f"perstack-{job_id}"
+
+
+async def run_job(prepared: PreparedRun) -> ExitCode:
+    """Start the job, work on it unless a pool does, follow it."""
+    interruption = Interruption()
+    interruption.install()
+    if prepared.cassette is None:
+        warm_up(prepared.job.provider)
+    async with connected(prepared.options.address) as connection:
+        start = await _run_input(prepared, connection)
+        writer = EventWriter(prepared.types)
+        queue = prepared.options.task_queue
+        if queue is not None:
+            await _require_worker(connection.jobs, queue)
+            execution = await connection.jobs.start(start, task_queue=queue)
+            _announce(connection, execution)
+            return await _follow(connection, execution, writer, interruption, None)
+        lock = JobLock(connection.data, prepared.job_id)
+        if not lock.acquire():
+            say(f"another process works on job {prepared.job_id}; following it")
+            execution = await connection.jobs.start(start, task_queue=job_queue(prepared.job_id))
+            return await _follow(connection, execution, writer, interruption, None)
+        feed = Feed()
+        async with _embedded_worker(connection, job_queue(prepared.job_id), feed):
+            execution = await connection.jobs.start(start, task_queue=job_queue(prepared.job_id))
+            _announce(connection, execution)
+            return await _follow(connection, execution, writer, interruption, feed)
+
+
+async def resume_job(job_id: str, *, address: str | None, writer: EventWriter) -> ExitCode:
+    """Go on with a job that is open: with a worker of our own where nobody else works on it."""
+    interruption = Interruption()
+    interruption.install()
+    async with connected(address) as connection:
+        view = await connection.jobs.view(job_id)
+        if not view.is_open:
+            return await _follow(connection, view.execution, writer, interruption, None)
+        lock = JobLock(connection.data, job_id)
+        if not lock.acquire():
+            say(f"process {lock.holder_pid()} works on job {job_id}; following it")
+            return await _follow(connection, view.execution, writer, interruption, None)
+        if view.task_queue != job_queue(job_id):
+            await _require_worker(connection.jobs, view.task_queue)
+            lock.release()
+            return await _follow(connection, view.execution, writer, interruption, None)
+        _require_workspace(view)
+        await take_over(connection.client, view.execution)
+        feed = Feed()
+        async with _embedded_worker(connection, view.task_queue, feed):
+            _announce(connection, view.execution)
+            return await _follow(connection, view.execution, writer, interruption, feed)
+
+
+async def _follow(
+    connection: Connection, execution: Execution, writer: EventWriter, interruption: Interruption, feed: Feed | None
+) -> ExitCode:
+    """Print events until the job ends or somebody interrupts."""
+    follower = JobFollower(connection.client, execution, deltas=feed)
+
+    async def print_events() -> None:
+        async for event in follower.events():
+            writer.write(event)
+
+    printing = asyncio.create_task(print_events())
+    interrupted = asyncio.create_task(interruption.requested.wait())
+    await asyncio.wait((printing, interrupted), return_when=asyncio.FIRST_COMPLETED)
+    interrupted.cancel()
+    if not printing.done():
+        printing.cancel()
+        with suppress(asyncio.CancelledError):
+            await printing
+        what = "parked" if feed is not None else "still running elsewhere"
+        say(f"job {execution.workflow_id} is {what}; go on with: perstack resume {execution.workflow_id}")
+        return ExitCode.INTERRUPTED
+    await printing
+    return _outcome(connection, execution, follower)
+
+
+def _outcome(connection: Connection, execution: Execution, follower: JobFollower) -> ExitCode:
+    fold = follower.root.fold
+    result = fold.state.result if fold else None
+    if result is None:
+        say(f"job {execution.workflow_id} was {follower.root.closed or 'lost'} from outside")
+        return ExitCode.FAILED
+    if result.failure is not None:
+        say(f"error: the run failed ({result.failure.name}): {result.failure.message}")
+        link = connection.link(execution)
+        if link:
+            say(f"look into it at {link}")
+    elif result.status == "stoppedByExceededMaxSteps":
+        say(f"the run reached its limit of {fold.start.settings.limits.max_steps if fold else '?'} steps")
+    return exit_code_of_run(result.status, result.failure.name if result.failure else None)
+
+
+@asynccontextmanager
+async def _embedded_worker(connection: Connection, queue: str, feed: Feed) -> AsyncIterator[None]:
+    """A worker for this job in this process; it ends in bounded time, whatever its calls do."""
+    work = working(connection.client, WorkerPlan(queue), storage=connection.storage, feed=feed)
+    await work.__aenter__()
+    try:
+        yield
+    finally:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LEAVE_SECONDS):
+                await work.__aexit__(None, None, None)
+
+
+async def _run_input(prepared: PreparedRun, connection: Connection) -> RunInput:
+    job = prepared.job
+    attributes = await known_search_attributes(connection.client)
+    cassette = connection.storage.put(prepared.cassette) if prepared.cassette is not None else None
+    settings = JobSettings(
+        runtime_version=__version__,
+        limits=job.limits,
+        models=ModelRules(
+            provider=job.provider,
+            model_override=job.model_settings.model_override,
+            model=job.model_settings.model,
+            default_tier=job.model_settings.default_tier,
+            reasoning_budget=job.model_settings.reasoning_budget,
+        ),
+        workspace=str(prepared.workspace),
+        env_paths=job.env_paths,
+        provider_setting=job.provider_setting,
+        allowed_env=job.allowed_env,
+        storage_id=connection.storage.storage_id,
+        search_attributes=attributes,
+        cassette=cassette,
+        is_replay_strict=prepared.options.is_replay_strict,
+    )
+    return RunInput(
+        job_id=prepared.job_id,
+        run_id=prepared.job_id,
+        expert_key=job.expert_key,
+        experts=job.experts,
+        query=prepared.options.query,
+        files=tuple(file_part(name) for name in prepared.options.files),
+        settings=settings,
+    )
+
+
+def file_part(name: str) -> UserPart:
+    """An image or PDF for the first message, by path or URL.
+
+    Raises:
+        UsageError: it cannot be read, or is neither an image nor a PDF.
+    """
+    mime_type = mimetypes.guess_type(name)[0] or ""
+    if mime_type not in IMAGE_TYPES and mime_type != "application/pdf":
+        raise UsageError(f"--file {name}: only PNG, JPEG, GIF and WebP images and PDFs can be given to the model.")
+    is_image = mime_type in IMAGE_TYPES
+    if name.startswith(("http://", "https://")):
+        return (ImageUrlPart if is_image else FileUrlPart)(url=name, mime_type=mime_type)
+    try:
+        data = base64.b64encode(Path(name).read_bytes()).decode()
+    except OSError as error:
+        raise UsageError(f"--file {name}: {error.strerror}.") from error
+    return (ImageInlinePart if is_image else FileInlinePart)(encoded_data=data, mime_type=mime_type)
+
+
+async def _require_worker(jobs: Jobs, queue: str) -> None:
+    if not await jobs.wait_for_worker(queue, seconds=WORKER_WAIT_SECONDS):
+        raise ServerError(
+            f"No worker serves the task queue {queue}.",
+            code="temporal.no_worker",
+            hint=f"Start one with `perstack worker --task-queue {queue}`.",
+        )
+
+
+def _require_workspace(view: JobView) -> None:
+    workspace = view.start.settings.workspace
+    if not Path(workspace).is_dir():
+        raise UsageError(
+            f"The workspace of job {view.start.job_id}, {workspace}, is not on this machine.",
+            hint="Resume the job where its workspace is.",
+        )
+
+
+def _announce(connection: Connection, execution: Execution) -> None:
+    link = connection.link(execution)
+    say(f"job {execution.workflow_id}" + (f" · {link}" if link else ""))

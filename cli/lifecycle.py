@@ -1,0 +1,54 @@
+"""How every command begins and ends: one loop, errors as sentences, and a way out that native threads cannot spoil."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any, NoReturn
+
+from ..core.failures import PerstackError
+from .diagnostics import ExitCode, exit_code_of, show_error
+
+
+def leave(code: int) -> NoReturn:
+    """Flush and end the process at once: the SDK's native threads crash one interpreter exit in twelve."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (BrokenPipeError, ValueError):
+            pass
+    os._exit(code)
+
+
+def run_command(command: Callable[[], Coroutine[Any, Any, ExitCode]]) -> NoReturn:
+    """Run an asynchronous command and leave with its exit code."""
+    # What libraries log is no talk of ours; without any handler Python would print their warnings.
+    logging.getLogger().addHandler(logging.NullHandler())
+    try:
+        code = asyncio.run(command())
+    except PerstackError as error:
+        show_error(error)
+        code = exit_code_of(error)
+    except KeyboardInterrupt:
+        code = ExitCode.INTERRUPTED
+    leave(code)
+
+
+class Interruption:
+    """The first Ctrl-C (or SIGTERM) sets an event, the second ends the process at once."""
+
+    def __init__(self) -> None:
+        self.requested = asyncio.Event()
+
+    def install(self) -> None:
+        """Listen from now on."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._signalled)
+
+    def _signalled(self) -> None:
+        if self.requested.is_set():
+            leave(ExitCode.INTERRUPTED)
+        self.requested.set()

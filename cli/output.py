@@ -1,0 +1,102 @@
+"""Everything on stdout: events as JSON Lines, each message encoded once."""
+
+import os
+import sys
+from typing import Any
+
+from ..core.checkpoint import Checkpoint
+from ..core.events import EVENT_TYPES, ContinueToNextStep, Event, StartGeneration
+from ..core.failures import UsageError
+from ..core.messages import Message
+
+_HOLE = "\u241fmessages\u241f"
+"""Stands for a list of messages while the rest of an event is encoded; should a text contain it, the pieces do not
+add up and the event is encoded the slow way."""
+
+
+class EventEncoder:
+    """Events → JSON. A run's messages stand in three events of each step; they are encoded only once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, bytes] = {}
+
+    def encode(self, event: Event) -> bytes:
+        """One line, with its newline."""
+        lists: list[tuple[Message, ...]] = []
+        changes: dict[str, Any] = {}
+        for name in ("checkpoint", "initial_checkpoint"):
+            checkpoint = getattr(event, name, None)
+            if isinstance(checkpoint, Checkpoint):
+                changes[name] = _hollow(checkpoint, lists)
+        if isinstance(event, ContinueToNextStep):
+            changes["next_checkpoint"] = _hollow(event.next_checkpoint, lists)
+        elif isinstance(event, StartGeneration):
+            lists.append(event.messages)
+            changes["messages"] = (_HOLE,)
+        hollow = event.model_copy(update=changes) if changes else event
+        pieces = hollow.model_dump_json(exclude_none=True, warnings=False).encode().split(_ENCODED_HOLE)
+        if len(pieces) != len(lists) + 1:
+            return event.wire_json().encode() + b"\n"
+        line = pieces[0]
+        for messages, piece in zip(lists, pieces[1:], strict=True):
+            line += b",".join(self._message(message) for message in messages) + piece
+        return line + b"\n"
+
+    def _message(self, message: Message) -> bytes:
+        known = self._known.get(message.id)
+        if known is None:
+            known = self._known[message.id] = message.wire_json().encode()
+        return known
+
+
+_ENCODED_HOLE = f'"{_HOLE}"'.encode()
+
+
+def _hollow(checkpoint: Checkpoint, lists: list[tuple[Message, ...]]) -> Checkpoint:
+    lists.append(checkpoint.messages)
+    return checkpoint.model_copy(update={"messages": (_HOLE,)})
+
+
+class EventWriter:
+    """Writes chosen events to stdout as they come."""
+
+    def __init__(self, types: frozenset[str] | None = None) -> None:
+        self._types = types
+        self._encoder = EventEncoder()
+
+    def write(self, event: Event) -> None:
+        """Print one event unless it is filtered out; a reader that went away ends the writing quietly."""
+        if self._types is not None and event.type not in self._types:
+            return
+        write_bytes(self._encoder.encode(event))
+
+
+def write_bytes(content: bytes) -> None:
+    """Put bytes on stdout now; a closed pipe swallows everything from then on."""
+    try:
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def write_line(text: str) -> None:
+    """One line of text on stdout."""
+    write_bytes(text.encode() + b"\n")
+
+
+def parse_filter(text: str | None) -> frozenset[str] | None:
+    """The event types of `--filter a,b`.
+
+    Raises:
+        UsageError: a name is no event type.
+    """
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = [name for name in names if name not in EVENT_TYPES]
+    if unknown or not names:
+        what = ", ".join(unknown) or "no name at all"
+        hint = "Event types: " + ", ".join(EVENT_TYPES)
+        raise UsageError(f"Unknown event type in --filter: {what}.", hint=hint)
+    return frozenset(names)

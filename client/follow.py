@@ -1,0 +1,140 @@
+"""One job as one stream of events: every execution's fold, live deltas between, parents after their children."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Protocol
+
+from temporalio.client import Client
+
+from ..core.deltas import Delta
+from ..core.events import (
+    Event,
+    StartStreamingReasoning,
+    StartStreamingRunResult,
+    StreamReasoning,
+    StreamRunResult,
+)
+from ..core.ids import cuid_from
+from ..core.run import RunInput
+from ..core.state import RunState
+from .history import Execution, RunReader, ended_child_id, history_events
+
+
+class DeltaSource(Protocol):
+    """Where live deltas come from; the in-process feed is one."""
+
+    def subscribe(self, subscriber: Callable[[Delta], None]) -> Callable[[], None]:
+        """Hand every delta to `subscriber` until the returned function is called."""
+        ...
+
+
+class JobFollower:
+    """Reads a job: the root's execution and every delegate's, each once, in causal order."""
+
+    def __init__(self, client: Client, root: Execution, *, wait: bool = True, deltas: DeltaSource | None = None) -> None:
+        self._client = client
+        self._root = root
+        self._wait = wait
+        self._deltas = deltas
+        self._out: asyncio.Queue[Event | BaseException | None] = asyncio.Queue()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._live: dict[str, _LiveText] = {}
+        self.readers: dict[str, RunReader] = {}
+        """By workflow id, the root's first; complete once `events` has ended."""
+
+    @property
+    def root(self) -> RunReader:
+        """The fold of the root run."""
+        return self.readers[self._root.workflow_id]
+
+    async def events(self) -> AsyncIterator[Event]:
+        """Every event of the job; ends when the root's execution is closed, or at its present end without `wait`."""
+        unsubscribe = self._deltas.subscribe(self._take_delta) if self._deltas else None
+        self._follow(self._root)
+        self._tasks[self._root.workflow_id].add_done_callback(self._root_ended)
+        try:
+            while (item := await self._out.get()) is not None:
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            if unsubscribe:
+                unsubscribe()
+            for task in self._tasks.values():
+                task.cancel()
+            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    def _root_ended(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        self._out.put_nowait(error)
+
+    def _follow(self, execution: Execution) -> None:
+        workflow_id = execution.workflow_id
+        self.readers[workflow_id] = RunReader(self._client.data_converter)
+        self._live.setdefault(workflow_id, _LiveText())
+        self._tasks[workflow_id] = asyncio.create_task(self._read(execution))
+
+    async def _read(self, execution: Execution) -> None:
+        reader = self.readers[execution.workflow_id]
+        children: list[str] = []
+        async for history_event in history_events(self._client, execution, wait=self._wait):
+            ended = ended_child_id(history_event)
+            if ended in self._tasks:
+                await asyncio.shield(self._tasks[ended])
+            for event in await reader.feed(history_event):
+                self._out.put_nowait(event)
+            if reader.started_child is not None:
+                children.append(reader.started_child.workflow_id)
+                self._follow(reader.started_child)
+            self._flush_deltas(execution.workflow_id)
+        if not self._wait:
+            await asyncio.gather(*(self._tasks[child] for child in children))
+
+    def _take_delta(self, delta: Delta) -> None:
+        self._live.setdefault(delta.workflow_id, _LiveText()).held.append(delta)
+        self._flush_deltas(delta.workflow_id)
+
+    def _flush_deltas(self, workflow_id: str) -> None:
+        """Pass on what belongs to the generation now open; drop what history has overtaken."""
+        live = self._live[workflow_id]
+        reader = self.readers.get(workflow_id)
+        if not live.held or reader is None or reader.fold is None:
+            return
+        state = reader.fold.state
+        later = [delta for delta in live.held if delta.ordinal > state.generations]
+        if state.is_generating:
+            for delta in live.held:
+                if delta.ordinal == state.generations:
+                    for event in live.events(delta, reader.fold.start, state):
+                        self._out.put_nowait(event)
+        live.held = later
+
+
+class _LiveText:
+    """Turns the deltas of one run into streaming events; the completing ones come from history."""
+
+    def __init__(self) -> None:
+        self.held: list[Delta] = []
+        self._begun: set[tuple[int, int, str]] = set()
+
+    def events(self, delta: Delta, start: RunInput, state: RunState) -> list[Event]:
+        base = {
+            "expert_key": start.expert_key,
+            "job_id": start.job_id,
+            "run_id": state.checkpoint.run_id,
+            "step_number": state.checkpoint.step_number,
+            "timestamp": time.time_ns() // 1_000_000,
+        }
+        name = ("live", state.checkpoint.run_id, delta.ordinal, delta.attempt)
+        events: list[Event] = []
+        key = (delta.ordinal, delta.attempt, delta.kind)
+        is_reasoning = delta.kind == "reasoning"
+        if key not in self._begun:
+            self._begun.add(key)
+            begin = StartStreamingReasoning if is_reasoning else StartStreamingRunResult
+            events.append(begin(id=cuid_from(*name, delta.kind), **base))  # pyright: ignore[reportArgumentType]
+        piece = StreamReasoning if is_reasoning else StreamRunResult
+        events.append(piece(id=cuid_from(*name, delta.seq), delta=delta.text, **base))  # pyright: ignore[reportArgumentType]
+        return events
+

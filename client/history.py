@@ -1,0 +1,286 @@
+"""Temporal's history → triggers → the fold: the one decoder of what Temporal recorded of a run (DESIGN §1)."""
+
+import json
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from temporalio.api.common.v1 import Payloads
+from temporalio.api.enums.v1 import EventType
+from temporalio.api.history.v1 import HistoryEvent
+from temporalio.client import Client
+from temporalio.converter import DataConverter
+from temporalio.exceptions import CancelledError, TerminatedError, TimeoutError
+
+from ..core.effects import Delegate
+from ..core.events import Event
+from ..core.failures import Failure
+from ..core.fold import Fold
+from ..core.run import Generation, RunInput, RunResult, SessionReport
+from ..core.state import State
+from ..core.tools import ToolOutcome
+from ..core.triggers import (
+    CancelRequested,
+    DelegateFinished,
+    Generated,
+    GenerationFailed,
+    GenerationLost,
+    SessionFailed,
+    SessionOpened,
+    Started,
+    ToolFailed,
+    ToolFinished,
+    ToolLost,
+    Trigger,
+)
+from ..workflows.contracts import (
+    CALL_TOOL,
+    GENERATE,
+    OPEN_SESSION,
+    CallAnswer,
+    Cancelled,
+    Lost,
+    read_activity_failure,
+    read_child_failure,
+)
+
+T = TypeVar("T")
+_LOCAL_ACTIVITY_MARKER = "core_local_activity"
+
+_CLOSED = {
+    EventType.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED: "completed",
+    EventType.EVENT_TYPE_WORKFLOW_EXECUTION_FAILED: "failed",
+    EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCELED: "cancelled",
+    EventType.EVENT_TYPE_WORKFLOW_EXECUTION_TERMINATED: "terminated",
+    EventType.EVENT_TYPE_WORKFLOW_EXECUTION_TIMED_OUT: "timedOut",
+    EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CONTINUED_AS_NEW: "continued",
+}
+_ACTIVITY_ENDS = {
+    EventType.EVENT_TYPE_ACTIVITY_TASK_FAILED: "activity_task_failed_event_attributes",
+    EventType.EVENT_TYPE_ACTIVITY_TASK_TIMED_OUT: "activity_task_timed_out_event_attributes",
+    EventType.EVENT_TYPE_ACTIVITY_TASK_CANCELED: "activity_task_canceled_event_attributes",
+}
+_CHILD_ENDS = {
+    EventType.EVENT_TYPE_CHILD_WORKFLOW_EXECUTION_COMPLETED: "child_workflow_execution_completed_event_attributes",
+    EventType.EVENT_TYPE_CHILD_WORKFLOW_EXECUTION_FAILED: "child_workflow_execution_failed_event_attributes",
+    EventType.EVENT_TYPE_CHILD_WORKFLOW_EXECUTION_CANCELED: "child_workflow_execution_canceled_event_attributes",
+    EventType.EVENT_TYPE_CHILD_WORKFLOW_EXECUTION_TERMINATED: "child_workflow_execution_terminated_event_attributes",
+    EventType.EVENT_TYPE_CHILD_WORKFLOW_EXECUTION_TIMED_OUT: "child_workflow_execution_timed_out_event_attributes",
+    EventType.EVENT_TYPE_START_CHILD_WORKFLOW_EXECUTION_FAILED: "start_child_workflow_execution_failed_event_attributes",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """One Temporal execution: a workflow id and, once known, its run id."""
+
+    workflow_id: str
+    temporal_run_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Activity:
+    kind: str
+    activity_id: str
+
+    @property
+    def call_index(self) -> int:
+        return int(self.activity_id.rpartition("-")[2])
+
+
+@dataclass
+class RunReader:
+    """Folds the history of one execution, event by event."""
+
+    converter: DataConverter
+    fold: Fold | None = None
+    closed: str | None = None
+    """How the execution ended, in Temporal's terms; `None` while it is open."""
+    started_child: Execution | None = None
+    """The delegate that the last event started."""
+    generations: list[Generation | Failure] = field(default_factory=list[Generation | Failure])
+    """Every answer of the model in order; a final failure stands as itself."""
+    _activities: dict[int, _Activity] = field(default_factory=dict[int, _Activity])
+    _waiting_calls: deque[int] = field(default_factory=deque[int])
+    _children: dict[int, int] = field(default_factory=dict[int, int])
+
+    async def feed(self, event: HistoryEvent) -> list[Event]:
+        """The events that one history event makes."""
+        self.started_child = None
+        self.closed = self.closed or _CLOSED.get(event.event_type)
+        trigger = await self._trigger(event)
+        if trigger is None or self.fold is None or self.fold.state.state == State.STOPPED:
+            return []
+        events = self.fold.feed(trigger, event.event_time.ToMilliseconds())
+        for effect in self.fold.effects:
+            if isinstance(effect, Delegate):
+                self._waiting_calls.extend(call.index for call in effect.calls)
+        return events
+
+    async def _trigger(self, event: HistoryEvent) -> Trigger | None:
+        match event.event_type:
+            case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED:
+                start = await self._one(event.workflow_execution_started_event_attributes.input, RunInput)
+                self.fold = Fold(start)
+                return Started()
+            case EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED:
+                scheduled = event.activity_task_scheduled_event_attributes
+                self._activities[event.event_id] = _Activity(scheduled.activity_type.name, scheduled.activity_id)
+                return None
+            case EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED:
+                completed = event.activity_task_completed_event_attributes
+                return await self._completed(self._activities.pop(completed.scheduled_event_id), completed.result)
+            case kind if kind in _ACTIVITY_ENDS:
+                return await self._ended(event, _ACTIVITY_ENDS[kind])
+            case EventType.EVENT_TYPE_MARKER_RECORDED:
+                return await self._marker(event)
+            case EventType.EVENT_TYPE_START_CHILD_WORKFLOW_EXECUTION_INITIATED:
+                self._children[event.event_id] = self._waiting_calls.popleft()
+                return None
+            case EventType.EVENT_TYPE_CHILD_WORKFLOW_EXECUTION_STARTED:
+                child = event.child_workflow_execution_started_event_attributes.workflow_execution
+                self.started_child = Execution(child.workflow_id, child.run_id)
+                return None
+            case kind if kind in _CHILD_ENDS:
+                return await self._child_ended(event, _CHILD_ENDS[kind])
+            case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCEL_REQUESTED:
+                return CancelRequested()
+            case _:
+                return None
+
+    async def _completed(self, activity: _Activity, result: Payloads) -> Trigger | None:
+        if activity.kind == OPEN_SESSION.name:
+            report = await self._one(result, SessionReport)
+            return SessionOpened(report) if activity.activity_id == "open-0" else None
+        if activity.kind == GENERATE.name:
+            generation = await self._one(result, Generation)
+            self.generations.append(generation)
+            return Generated(generation)
+        if activity.kind == CALL_TOOL.name:
+            return _called(activity, await self._one(result, CallAnswer))
+        return None
+
+    async def _ended(self, event: HistoryEvent, attributes_name: str) -> Trigger | None:
+        attributes: Any = getattr(event, attributes_name)
+        activity = self._activities.pop(attributes.scheduled_event_id)
+        if event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_CANCELED:
+            return self._failed(activity, Cancelled())
+        error = await self.converter.decode_failure(attributes.failure)
+        return self._failed(activity, read_activity_failure(error))
+
+    def _failed(self, activity: _Activity, reading: Any) -> Trigger | None:
+        if activity.kind == GENERATE.name:
+            match reading:
+                case Lost():
+                    return GenerationLost(reading.attempts)
+                case Cancelled():
+                    return Generated(Generation(finish_reason="cancelled"))
+                case _:
+                    self.generations.append(reading.failure)
+                    return GenerationFailed(reading.failure, reading.attempts, reading.usage)
+        if activity.kind == CALL_TOOL.name:
+            match reading:
+                case Lost():
+                    return ToolLost(activity.call_index, reading.has_started)
+                case Cancelled():
+                    return ToolLost(activity.call_index, has_started=False)
+                case _:
+                    return ToolFailed(activity.call_index, reading.failure)
+        if activity.kind == OPEN_SESSION.name:
+            match reading:
+                case Lost():
+                    text = "The worker was lost while it opened the session."
+                    return SessionFailed(Failure(name="worker.lost", message=text))
+                case Cancelled():
+                    text = "The session was cancelled while it opened."
+                    return SessionFailed(Failure(name="cancelled", message=text))
+                case _:
+                    return SessionFailed(reading.failure)
+        return None
+
+    async def _marker(self, event: HistoryEvent) -> Trigger | None:
+        """A local activity, in the SDK's own marker format (pinned by a test)."""
+        marker = event.marker_recorded_event_attributes
+        if marker.marker_name != _LOCAL_ACTIVITY_MARKER:
+            return None
+        data = json.loads(marker.details["data"].payloads[0].data)
+        activity = _Activity(data["activity_type"], data["activity_id"])
+        if marker.HasField("failure"):
+            return self._failed(activity, read_activity_failure(await self.converter.decode_failure(marker.failure)))
+        return _called(activity, await self._one(marker.details["result"], CallAnswer))
+
+    async def _child_ended(self, event: HistoryEvent, attributes_name: str) -> Trigger:
+        assert self.fold is not None
+        attributes: Any = getattr(event, attributes_name)
+        index = self._children.pop(attributes.initiated_event_id)
+        step = self.fold.state.checkpoint.step_number
+        key = self.fold.state.calls[index].skill_name
+        if event.event_type == EventType.EVENT_TYPE_START_CHILD_WORKFLOW_EXECUTION_FAILED:
+            failure = Failure(name="ChildWorkflowError", message="The delegate's workflow could not be started.")
+            return DelegateFinished(index, _failed_child(failure, key, step))
+        if event.event_type == EventType.EVENT_TYPE_CHILD_WORKFLOW_EXECUTION_COMPLETED:
+            return DelegateFinished(index, await self._one(attributes.result, RunResult))
+        error: BaseException
+        if event.event_type == EventType.EVENT_TYPE_CHILD_WORKFLOW_EXECUTION_FAILED:
+            error = await self.converter.decode_failure(attributes.failure)
+        else:
+            error = _ended_without_failure(event)
+        return DelegateFinished(index, read_child_failure(error, expert_key=key, step=step))
+
+    async def _one(self, payloads: Payloads, kind: type[T]) -> T:
+        return (await self.converter.decode(payloads.payloads, [kind]))[0]
+
+
+def ended_child_id(event: HistoryEvent) -> str | None:
+    """The workflow id of the delegate that `event` ends."""
+    name = _CHILD_ENDS.get(event.event_type)
+    if name is None or event.event_type == EventType.EVENT_TYPE_START_CHILD_WORKFLOW_EXECUTION_FAILED:
+        return None
+    return getattr(event, name).workflow_execution.workflow_id
+
+
+def _called(activity: _Activity, answer: CallAnswer) -> Trigger | None:
+    outcome: ToolOutcome | None = answer.outcome
+    return None if outcome is None else ToolFinished(activity.call_index, outcome)
+
+
+def _failed_child(failure: Failure, key: str, step: int) -> RunResult:
+    return RunResult(
+        status="stoppedByError", expert_key=key, run_id="", checkpoint_id="", last_step=step, failure=failure
+    )
+
+
+def _ended_without_failure(event: HistoryEvent) -> BaseException:
+    """The exception the workflow saw of a child that ended without a failure of its own."""
+    match event.event_type:
+        case EventType.EVENT_TYPE_CHILD_WORKFLOW_EXECUTION_CANCELED:
+            return CancelledError("Cancelled")
+        case EventType.EVENT_TYPE_CHILD_WORKFLOW_EXECUTION_TERMINATED:
+            return TerminatedError("Child workflow terminated")
+        case _:
+            return TimeoutError("Child workflow timed out", type=None, last_heartbeat_details=[])
+
+
+async def history_events(client: Client, execution: Execution, *, wait: bool) -> AsyncIterator[HistoryEvent]:
+    """The history of one execution; with `wait`, new events as they come until it closes."""
+    handle = client.get_workflow_handle(execution.workflow_id, run_id=execution.temporal_run_id)
+    async for event in handle.fetch_history_events(wait_new_event=wait):
+        yield event
+
+
+async def read_run(client: Client, execution: Execution) -> RunReader:
+    """Fold all that is in the history of one execution now, delegates not included."""
+    reader = RunReader(client.data_converter)
+    async for event in history_events(client, execution, wait=False):
+        await reader.feed(event)
+    return reader
+
+
+async def read_input(client: Client, execution: Execution) -> RunInput:
+    """The input of one execution, from its first history event."""
+    handle = client.get_workflow_handle(execution.workflow_id, run_id=execution.temporal_run_id)
+    async for event in handle.fetch_history_events(page_size=1):
+        payloads = event.workflow_execution_started_event_attributes.input.payloads
+        return (await client.data_converter.decode(payloads, [RunInput]))[0]
+    raise LookupError(execution.workflow_id)

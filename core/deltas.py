@@ -1,0 +1,18 @@
+"""Live pieces of a model's answer: shown while they come, never kept in history (DESIGN §5)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """One piece of reasoning or text, numbered inside its attempt."""
+
+    workflow_id: str
+    temporal_run_id: str
+    ordinal: int
+    """The generation of the run it belongs to."""
+    attempt: int
+    seq: int
+    kind: Literal["reasoning", "text"]
+    text: str

@@ -1,0 +1,56 @@
+"""Context windows and output limits of models: our own tables first, then the bundled price data."""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+from ..core.expert import ProviderName
+from ..core.models import known_context_window, known_max_output_tokens
+
+_PRICE_PROVIDERS: dict[ProviderName, str] = {
+    "anthropic": "anthropic",
+    "openai": "openai",
+    "google": "google",
+    "fireworks": "fireworks",
+    "deepseek": "deepseek",
+    "azure-openai": "azure",
+    "amazon-bedrock": "aws",
+    "google-vertex": "google",
+}
+
+
+class PricedModel(NamedTuple):
+    """What the price data says of a model."""
+
+    model: str
+    context_window: int | None
+    is_deprecated: bool
+
+
+@lru_cache(maxsize=256)
+def priced_model(provider: ProviderName, model: str) -> PricedModel | None:
+    """The entry of the bundled price data, or `None` when it does not know the model."""
+    provider_id = _PRICE_PROVIDERS.get(provider)
+    if provider_id is None:
+        return None
+    # Importing the data takes 0.6 s, which a run with a common model must not pay.
+    from genai_prices.data_snapshot import get_snapshot
+
+    try:
+        _, found = get_snapshot().find_provider_model(model, None, provider_id, None)
+    except LookupError:
+        return None
+    return PricedModel(found.id, found.context_window, bool(found.deprecated))
+
+
+def context_window(provider: ProviderName, model: str) -> int | None:
+    """The model's context window in tokens, or `None` when nobody knows it."""
+    known = known_context_window(provider, model)
+    if known is not None:
+        return known
+    entry = priced_model(provider, model)
+    return entry.context_window if entry else None
+
+
+def max_output_tokens(provider: ProviderName, model: str) -> int | None:
+    """The most tokens of one answer; `None` but for Claude models, the price data does not have it."""
+    return None if provider == "ollama" else known_max_output_tokens(model)

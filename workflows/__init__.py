@@ -1,0 +1,1 @@
+"""Temporal workflows: they interpret what `core` decides and never touch the world."""

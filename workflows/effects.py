@@ -1,0 +1,310 @@
+"""Effects → activities and child workflows; every answer goes back as a trigger."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from temporalio import workflow
+from temporalio.common import TypedSearchAttributes
+from temporalio.exceptions import ActivityError, ChildWorkflowError, FailureError
+from temporalio.workflow import ActivityCancellationType, ChildWorkflowCancellationType, ParentClosePolicy
+
+from ..core.effects import CallTools, Delegate, DelegateCall, Generate, PlannedCall
+from ..core.failures import Failure
+from ..core.ids import cuid_from, delegate_workflow_id
+from ..core.run import Generation, RunInput, RunResult, SessionReport
+from ..core.tools import ToolOutcome
+from ..core.triggers import (
+    DelegateFinished,
+    Generated,
+    GenerationFailed,
+    GenerationLost,
+    SessionFailed,
+    SessionOpened,
+    ToolFailed,
+    ToolFinished,
+    ToolLost,
+    Trigger,
+)
+from .contracts import (
+    CALL_TOOL,
+    EXPERT_RUN,
+    GENERATE,
+    OPEN_SESSION,
+    ActivitySpec,
+    CallRequest,
+    Cancelled,
+    GenerateRequest,
+    Lost,
+    OpenRequest,
+    read_activity_failure,
+    read_child_failure,
+)
+from .options import (
+    HEARTBEAT_TIMEOUT,
+    LONGEST_LOCAL_CALL,
+    NO_RETRY,
+    OPEN_RETRY,
+    PRIVATE_QUEUE_WAIT,
+    SKILL_START_TIMEOUT,
+    WORKFLOW_TASK_TIMEOUT,
+    call_summary,
+    call_timeout,
+    generate_retry,
+    generate_summary,
+    generate_timeout,
+    job_priority,
+    run_summary,
+    start_attributes,
+)
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+WAIT = ActivityCancellationType.WAIT_CANCELLATION_COMPLETED
+
+
+class _NoSession(Exception):
+    """The session could not be opened again; the machine was told."""
+
+
+class Interpreter:
+    """Starts what the machine asks for, on the worker that holds the run's session."""
+
+    def __init__(self, start: RunInput, post: Callable[[Trigger], None]) -> None:
+        self._start = start
+        self._post = post
+        self._queue: str | None = None
+        self._workspace_id = start.settings.workspace_id
+        self._opening: asyncio.Task[SessionReport] | None = None
+        self._openings = 0
+        self._handles: set[asyncio.Task[Any]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_cancelled = False
+
+    def open_first(self) -> None:
+        """Open the session and report it."""
+        self._spawn(self._open_first())
+
+    def generate(self, effect: Generate) -> None:
+        """Call the model."""
+        self._spawn(self._generate(effect))
+
+    def call_tools(self, effect: CallTools) -> None:
+        """Call tools in parallel, one activity each."""
+        for planned in effect.calls:
+            self._spawn(self._call(effect, planned))
+
+    def delegate(self, effect: Delegate) -> None:
+        """Start delegates in parallel; readers rely on the order of the starts."""
+        for one in effect.calls:
+            self._spawn(self._delegate(one))
+
+    def cancel(self) -> None:
+        """Cancel everything in flight; its answers still arrive."""
+        self._is_cancelled = True
+        for handle in list(self._handles):
+            handle.cancel()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _result(self, handle: asyncio.Task[Out]) -> Out:
+        self._handles.add(handle)
+        try:
+            return await handle
+        finally:
+            self._handles.discard(handle)
+
+    async def _open_first(self) -> None:
+        try:
+            self._post(SessionOpened(await self._open()))
+        except _NoSession:
+            pass
+
+    async def _open(self) -> SessionReport:
+        """Open the session once, however many calls ask for it."""
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._open_now())
+        try:
+            return await asyncio.shield(self._opening)
+        finally:
+            self._opening = None
+
+    async def _open_now(self) -> SessionReport:
+        ordinal = self._openings
+        self._openings += 1
+        handle = workflow.start_activity(
+            OPEN_SESSION.name,
+            OpenRequest(is_first=ordinal == 0, workspace_id=self._workspace_id),
+            result_type=SessionReport,
+            activity_id=f"open-{ordinal}",
+            start_to_close_timeout=SKILL_START_TIMEOUT,
+            heartbeat_timeout=HEARTBEAT_TIMEOUT,
+            retry_policy=OPEN_RETRY,
+            cancellation_type=WAIT,
+            summary="open session" if ordinal == 0 else "open session elsewhere",
+            priority=job_priority(self._start.job_id),
+        )
+        try:
+            report = await self._result(handle)
+        except ActivityError as error:
+            self._post(SessionFailed(_session_failure(error)))
+            raise _NoSession from error
+        self._queue = report.queue
+        self._workspace_id = report.workspace_id
+        return report
+
+    @property
+    def _is_private(self) -> bool:
+        return self._queue is not None and self._queue != workflow.info().task_queue
+
+    def _leave_worker(self) -> None:
+        """The next effect looks for another worker; one shared queue has nobody else to ask."""
+        if self._is_private:
+            self._queue = None
+
+    async def _remote(
+        self,
+        spec: ActivitySpec[In, Out],
+        request: In,
+        *,
+        activity_id: str,
+        timeout: timedelta,
+        summary: str,
+        is_retried: bool = False,
+    ) -> Out:
+        if self._queue is None:
+            await self._open()
+        handle = workflow.start_activity(
+            spec.name,
+            request,
+            result_type=spec.output_type,
+            activity_id=activity_id,
+            task_queue=self._queue,
+            start_to_close_timeout=timeout,
+            schedule_to_start_timeout=PRIVATE_QUEUE_WAIT if self._is_private else None,
+            heartbeat_timeout=HEARTBEAT_TIMEOUT,
+            retry_policy=generate_retry(self._start.settings.limits) if is_retried else NO_RETRY,
+            cancellation_type=WAIT,
+            summary=summary,
+            priority=job_priority(self._start.job_id),
+        )
+        return await self._result(handle)
+
+    async def _generate(self, effect: Generate) -> None:
+        request = GenerateRequest(
+            step=effect.step_number, ordinal=effect.ordinal, position=effect.position, appendix=effect.appendix
+        )
+        try:
+            generation = await self._remote(
+                GENERATE,
+                request,
+                activity_id=f"generate-{effect.ordinal}",
+                timeout=generate_timeout(self._start.settings.limits),
+                summary=generate_summary(effect, self._start.expert),
+                is_retried=True,
+            )
+        except _NoSession:
+            return
+        except ActivityError as error:
+            self._post(self._generation_trigger(error))
+            return
+        if generation.is_draining:
+            self._leave_worker()
+        self._post(Generated(generation))
+
+    def _generation_trigger(self, error: ActivityError) -> Trigger:
+        match read_activity_failure(error):
+            case Lost(attempts=attempts):
+                self._leave_worker()
+                return GenerationLost(attempts)
+            case Cancelled():
+                return Generated(Generation(finish_reason="cancelled"))
+            case details:
+                return GenerationFailed(details.failure, details.attempts, details.usage)
+
+    async def _call(self, effect: CallTools, planned: PlannedCall) -> None:
+        request = CallRequest(step=effect.step_number, index=planned.index, position=effect.position)
+        try:
+            outcome = await self._call_locally(request, planned) if planned.spec.is_local else None
+            if outcome is None:
+                outcome = await self._call_remotely(request, planned)
+        except _NoSession:
+            return
+        except ActivityError as error:
+            self._post(self._tool_trigger(planned.index, error))
+            return
+        if outcome.is_draining:
+            self._leave_worker()
+        self._post(ToolFinished(planned.index, outcome))
+
+    async def _call_locally(self, request: CallRequest, planned: PlannedCall) -> ToolOutcome | None:
+        handle = workflow.start_local_activity(
+            CALL_TOOL.name,
+            request,
+            result_type=CALL_TOOL.output_type,
+            activity_id=f"call-{request.step}-{request.index}",
+            schedule_to_close_timeout=LONGEST_LOCAL_CALL,
+            retry_policy=NO_RETRY,
+            cancellation_type=WAIT,
+            summary=call_summary(planned, request.step),
+        )
+        return (await self._result(handle)).outcome
+
+    async def _call_remotely(self, request: CallRequest, planned: PlannedCall) -> ToolOutcome:
+        answer = await self._remote(
+            CALL_TOOL,
+            request,
+            activity_id=f"call-{request.step}-{request.index}",
+            timeout=call_timeout(planned, self._start.settings.limits),
+            summary=call_summary(planned, request.step),
+        )
+        assert answer.outcome is not None, "a remote call rebuilds its session"
+        return answer.outcome
+
+    def _tool_trigger(self, index: int, error: ActivityError) -> Trigger:
+        match read_activity_failure(error):
+            case Lost(has_started=has_started):
+                self._leave_worker()
+                return ToolLost(index, has_started)
+            case Cancelled():
+                return ToolLost(index, has_started=False)
+            case details:
+                return ToolFailed(index, details.failure)
+
+    async def _delegate(self, one: DelegateCall) -> None:
+        run_id = cuid_from(workflow.uuid4().hex)
+        child = one.child.model_copy(update={"run_id": run_id})
+        try:
+            handle = await workflow.start_child_workflow(
+                EXPERT_RUN,
+                child,
+                id=delegate_workflow_id(child.job_id, run_id),
+                result_type=RunResult,
+                parent_close_policy=ParentClosePolicy.REQUEST_CANCEL,
+                cancellation_type=ChildWorkflowCancellationType.WAIT_CANCELLATION_COMPLETED,
+                static_summary=run_summary(child),
+                search_attributes=TypedSearchAttributes(start_attributes(child)),
+                priority=job_priority(child.job_id),
+                task_timeout=WORKFLOW_TASK_TIMEOUT,
+            )
+            if self._is_cancelled:
+                handle.cancel()
+            result = await self._result(handle)
+        except (ChildWorkflowError, FailureError) as error:
+            parent_step = child.first_step - 1
+            result = read_child_failure(error, expert_key=child.expert_key, step=parent_step)
+        self._post(DelegateFinished(one.index, result))
+
+
+def _session_failure(error: ActivityError) -> Failure:
+    match read_activity_failure(error):
+        case Lost():
+            return Failure(name="worker.lost", message="The worker was lost while it opened the session.")
+        case Cancelled():
+            return Failure(name="cancelled", message="The session was cancelled while it opened.")
+        case details:
+            return details.failure

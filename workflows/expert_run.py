@@ -1,0 +1,105 @@
+"""`ExpertRun`: one expert at work, from its task to its result; the interpreter of the machine's effects."""
+
+import asyncio
+from collections import deque
+from typing import Any
+
+from temporalio import workflow
+from temporalio.common import SearchAttributeUpdate
+from temporalio.exceptions import ApplicationError
+
+from ..core.effects import AskPerson, CallTools, Delegate, Effect, Finish, Generate, OpenSession
+from ..core.machine import advance
+from ..core.run import MACHINE_VERSION, RunInput, RunResult
+from ..core.state import RunState, State, begin
+from ..core.triggers import CancelRequested, Started, Trigger
+from .contracts import EXPERT_RUN, SNAPSHOT_QUERY
+from .details import describe
+from .effects import Interpreter
+from .options import STATUS_ATTRIBUTE, STEPS_ATTRIBUTE, TOKENS_ATTRIBUTE
+
+
+@workflow.defn(name=EXPERT_RUN)
+class ExpertRun:
+    """Advances the machine with what happened and performs what it asks for."""
+
+    @workflow.init
+    def __init__(self, start: RunInput) -> None:
+        self._state: RunState = begin(start)
+        self._inbox: deque[Trigger] = deque()
+        self._interpreter = Interpreter(start, self._inbox.append)
+        self._status = "running"
+
+    @workflow.run
+    async def run(self, start: RunInput) -> RunResult:
+        """Run to the end; an error fails the workflow, a cancellation cancels it."""
+        if start.settings.machine_version > MACHINE_VERSION:
+            raise ApplicationError(
+                f"This run was started by a newer Perstack ({start.settings.runtime_version}, machine "
+                f"{start.settings.machine_version}); this worker knows machine {MACHINE_VERSION}. Upgrade it.",
+                type="machine.newer",
+                non_retryable=True,
+            )
+        self._take(Started())
+        while self._state.state != State.STOPPED:
+            try:
+                await workflow.wait_condition(lambda: bool(self._inbox))
+            except asyncio.CancelledError:
+                self._take(CancelRequested())
+                self._interpreter.cancel()
+            while self._inbox and self._state.state != State.STOPPED:
+                self._take(self._inbox.popleft())
+        assert self._state.result is not None
+        return self._end(self._state.result)
+
+    @workflow.query(name=SNAPSHOT_QUERY)
+    def snapshot(self) -> RunState:
+        """The state of the run as its worker sees it."""
+        return self._state
+
+    def _take(self, trigger: Trigger) -> None:
+        transition = advance(self._state, trigger)
+        self._state = transition.state
+        for effect in transition.effects:
+            self._perform(effect)
+        self._show()
+
+    def _perform(self, effect: Effect) -> None:
+        match effect:
+            case OpenSession():
+                self._interpreter.open_first()
+            case Generate():
+                self._interpreter.generate(effect)
+            case CallTools():
+                self._interpreter.call_tools(effect)
+            case Delegate():
+                self._interpreter.delegate(effect)
+            case AskPerson() | Finish():
+                pass  # a person's answer comes from outside; the end is read from the state
+
+    def _show(self) -> None:
+        """Keep the Temporal UI true: current details always, the status attribute when it changed."""
+        workflow.set_current_details(describe(self._state))
+        waiting = {State.CALLING_INTERACTIVE_TOOLS: "waiting"}
+        status = waiting.get(self._state.state, "running")
+        if self._state.state != State.STOPPED and status != self._status:
+            self._status = status
+            self._upsert(STATUS_ATTRIBUTE.value_set(status))
+
+    def _upsert(self, *updates: SearchAttributeUpdate[Any]) -> None:
+        known = self._state.start.settings.search_attributes
+        kept = [update for update in updates if update.key.name in known]
+        if kept:
+            workflow.upsert_search_attributes(kept)
+
+    def _end(self, result: RunResult) -> RunResult:
+        self._upsert(
+            STATUS_ATTRIBUTE.value_set(result.status),
+            TOKENS_ATTRIBUTE.value_set(result.usage.total_tokens),
+            STEPS_ATTRIBUTE.value_set(result.last_step),
+        )
+        if result.status == "stoppedByCancellation":
+            raise asyncio.CancelledError
+        if result.failure is not None:
+            raise ApplicationError(result.failure.message, result, type=result.failure.name, non_retryable=True)
+        return result
