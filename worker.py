@@ -3,7 +3,7 @@
 import os
 import socket
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -51,7 +51,7 @@ async def working(
     storage: FolderStorage,
     feed: Feed | None = None,
     host_env: Mapping[str, str] | None = None,
-) -> AsyncIterator[Sessions]:
+) -> AsyncGenerator[Sessions]:
     """Work on a queue while the block runs."""
     env = dict(os.environ if host_env is None else host_env)
     maker = SessionMaker(storage=storage, host_env=env)

@@ -1,7 +1,7 @@
 """Where our failures become Temporal's: the only place that builds an `ApplicationError`, and the heartbeat."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any
@@ -36,7 +36,7 @@ def to_application_error(
 
 
 @asynccontextmanager
-async def failures_translated() -> AsyncIterator[None]:
+async def failures_translated() -> AsyncGenerator[None]:
     """Failures of ours that are not worth repeating leave the activity typed; bugs keep their traceback."""
     try:
         yield
@@ -48,7 +48,7 @@ async def failures_translated() -> AsyncIterator[None]:
 @asynccontextmanager
 async def heartbeating(
     details: Callable[[], Any] | None = None, *, interval_seconds: float = HEARTBEAT_SECONDS
-) -> AsyncIterator[None]:
+) -> AsyncGenerator[None]:
     """Report life, and `details()`, every interval while the block runs; does nothing in a local activity."""
     if activity.info().is_local:
         yield

@@ -33,7 +33,7 @@ class RunSession:
     toolset: Toolset
     """What the run may call now."""
     messages: list[Message] = field(default_factory=list[Message])
-    position: Position = Position()
+    position: Position = field(default_factory=Position)
     outcomes: dict[int, ToolOutcome] = field(default_factory=dict[int, ToolOutcome])
     """Answers this session gave to calls of the last expert message."""
     todos: TodoList = ()

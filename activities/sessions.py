@@ -17,9 +17,9 @@ from ..core.expert import BASE_SKILL, McpStdioSkill
 from ..core.run import RunInput
 from ..core.tools import Toolset
 from ..definitions.checks import SECRET_VARIABLES, delegation_problem
+from ..definitions.dynamic import RunningJob, experts_from_tables, experts_from_text
 from ..definitions.environment import read_env
 from ..definitions.experts import ModelSettings
-from ..definitions.dynamic import RunningJob, experts_from_tables, experts_from_text
 from .providers.base import Provider
 from .providers.cassette import CassetteProvider
 from .providers.registry import ProviderRegistry

@@ -45,7 +45,9 @@ def run(
     expert_key: Annotated[str, typer.Argument(metavar="EXPERT", help="Key of the expert, e.g. create-expert.")],
     query: Annotated[str, typer.Argument(metavar="QUERY", help="The task.")],
     config: Annotated[str | None, typer.Option(help="perstack.toml, a path or https URL.")] = None,
-    provider: Annotated[str | None, typer.Option(help="Model provider; default: perstack.toml, else anthropic.")] = None,
+    provider: Annotated[
+        str | None, typer.Option(help="Model provider; default: perstack.toml, else anthropic.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Model; default: the expert's tier.")] = None,
     reasoning_budget: Annotated[
         str | None, typer.Option(help="none, minimal, low, medium, high or a number of tokens.")

@@ -59,9 +59,14 @@ def exit_code_of_run(status: CheckpointStatus, failure_name: str | None) -> Exit
     return _BY_STATUS.get(status, ExitCode.FAILED)
 
 
+def _line(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
 def say(text: str) -> None:
     """One line of talk."""
-    print(f"perstack: {text}", file=sys.stderr, flush=True)
+    _line(f"perstack: {text}")
 
 
 def warn(text: str) -> None:
@@ -73,7 +78,7 @@ def show_error(error: PerstackError) -> None:
     """What happened, where, and what to do next."""
     say(f"error: {error.message}")
     if error.hint:
-        print(f"hint: {error.hint}", file=sys.stderr, flush=True)
+        _line(f"hint: {error.hint}")
 
 
 def progress(text: str) -> None:

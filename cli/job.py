@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import mimetypes
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +60,7 @@ class Connection:
 
 
 @asynccontextmanager
-async def connected(address: str | None) -> AsyncIterator[Connection]:
+async def connected(address: str | None) -> AsyncGenerator[Connection]:
     """Connect to the server in use, starting the embedded one if there is none."""
     data = data_folder()
     lease = await lease_server(address=address, progress=progress, data=data)
@@ -170,7 +170,7 @@ def _outcome(connection: Connection, execution: Execution, follower: JobFollower
 
 
 @asynccontextmanager
-async def _embedded_worker(connection: Connection, queue: str, feed: Feed) -> AsyncIterator[None]:
+async def _embedded_worker(connection: Connection, queue: str, feed: Feed) -> AsyncGenerator[None]:
     """A worker for this job in this process; it ends in bounded time, whatever its calls do."""
     work = working(connection.client, WorkerPlan(queue), storage=connection.storage, feed=feed)
     await work.__aenter__()

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from ..core.failures import PerstackError
@@ -15,10 +16,8 @@ from .diagnostics import ExitCode, exit_code_of, show_error
 def leave(code: int) -> NoReturn:
     """Flush and end the process at once: the SDK's native threads crash one interpreter exit in twelve."""
     for stream in (sys.stdout, sys.stderr):
-        try:
+        with suppress(BrokenPipeError, ValueError):
             stream.flush()
-        except (BrokenPipeError, ValueError):
-            pass
     os._exit(code)
 
 

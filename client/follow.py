@@ -7,6 +7,8 @@ from typing import Protocol
 
 from temporalio.client import Client
 
+from ..core.cassette import Cassette
+from ..core.checkpoint import Job, job_status
 from ..core.deltas import Delta
 from ..core.events import (
     Event,
@@ -32,11 +34,20 @@ class DeltaSource(Protocol):
 class JobFollower:
     """Reads a job: the root's execution and every delegate's, each once, in causal order."""
 
-    def __init__(self, client: Client, root: Execution, *, wait: bool = True, deltas: DeltaSource | None = None) -> None:
+    def __init__(
+        self,
+        client: Client,
+        root: Execution,
+        *,
+        wait: bool = True,
+        deltas: DeltaSource | None = None,
+        is_recording: bool = False,
+    ) -> None:
         self._client = client
         self._root = root
         self._wait = wait
         self._deltas = deltas
+        self._is_recording = is_recording
         self._out: asyncio.Queue[Event | BaseException | None] = asyncio.Queue()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._live: dict[str, _LiveText] = {}
@@ -47,6 +58,42 @@ class JobFollower:
     def root(self) -> RunReader:
         """The fold of the root run."""
         return self.readers[self._root.workflow_id]
+
+    def job(self) -> Job:
+        """The job as its runs tell it.
+
+        Usage is the root's, which includes every delegate that reported, and that of every run nobody heard of again.
+        """
+        fold = self.root.fold
+        assert fold is not None, "a job is read before it is described"
+        checkpoint = fold.state.checkpoint
+        usage = checkpoint.usage
+        for workflow_id, reader in self.readers.items():
+            if workflow_id != self._root.workflow_id and reader.fold and not reader.has_reported:
+                usage = usage + reader.fold.state.checkpoint.usage
+        status = job_status(checkpoint.status)
+        return Job(
+            id=fold.start.job_id,
+            status=status,
+            coordinator_expert_key=fold.start.expert_key,
+            total_steps=checkpoint.step_number,
+            max_steps=fold.start.settings.limits.max_steps,
+            usage=usage,
+            started_at=self.root.started_at,
+            finished_at=None if status in ("running", "stoppedByInteractiveTool") else self.root.ended_at,
+        )
+
+    def cassette(self) -> Cassette:
+        """Every model call of the job; read with `is_recording`."""
+        fold = self.root.fold
+        assert fold is not None, "a job is read before it is recorded"
+        entries = [entry for reader in self.readers.values() for entry in reader.recorded]
+        return Cassette(
+            query=fold.start.query,
+            expert_key=fold.start.expert_key,
+            workspace=fold.start.settings.workspace,
+            entries=tuple(sorted(entries, key=lambda entry: (len(entry.path), entry.path, entry.ordinal))),
+        )
 
     async def events(self) -> AsyncIterator[Event]:
         """Every event of the job; ends when the root's execution is closed, or at its present end without `wait`."""
@@ -71,7 +118,7 @@ class JobFollower:
 
     def _follow(self, execution: Execution) -> None:
         workflow_id = execution.workflow_id
-        self.readers[workflow_id] = RunReader(self._client.data_converter)
+        self.readers[workflow_id] = RunReader(self._client.data_converter, is_recording=self._is_recording)
         self._live.setdefault(workflow_id, _LiveText())
         self._tasks[workflow_id] = asyncio.create_task(self._read(execution))
 
@@ -137,4 +184,3 @@ class _LiveText:
         piece = StreamReasoning if is_reasoning else StreamRunResult
         events.append(piece(id=cuid_from(*name, delta.seq), delta=delta.text, **base))  # pyright: ignore[reportArgumentType]
         return events
-

@@ -13,6 +13,7 @@ from temporalio.client import Client
 from temporalio.converter import DataConverter
 from temporalio.exceptions import CancelledError, TerminatedError, TimeoutError
 
+from ..core.cassette import CassetteEntry, Situation, answered_calls
 from ..core.effects import Delegate
 from ..core.events import Event
 from ..core.failures import Failure
@@ -48,6 +49,8 @@ from ..workflows.contracts import (
 T = TypeVar("T")
 _LOCAL_ACTIVITY_MARKER = "core_local_activity"
 
+_CHILD_NOT_STARTED = EventType.EVENT_TYPE_START_CHILD_WORKFLOW_EXECUTION_FAILED
+
 _CLOSED = {
     EventType.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED: "completed",
     EventType.EVENT_TYPE_WORKFLOW_EXECUTION_FAILED: "failed",
@@ -67,7 +70,7 @@ _CHILD_ENDS = {
     EventType.EVENT_TYPE_CHILD_WORKFLOW_EXECUTION_CANCELED: "child_workflow_execution_canceled_event_attributes",
     EventType.EVENT_TYPE_CHILD_WORKFLOW_EXECUTION_TERMINATED: "child_workflow_execution_terminated_event_attributes",
     EventType.EVENT_TYPE_CHILD_WORKFLOW_EXECUTION_TIMED_OUT: "child_workflow_execution_timed_out_event_attributes",
-    EventType.EVENT_TYPE_START_CHILD_WORKFLOW_EXECUTION_FAILED: "start_child_workflow_execution_failed_event_attributes",
+    _CHILD_NOT_STARTED: "start_child_workflow_execution_failed_event_attributes",
 }
 
 
@@ -97,26 +100,56 @@ class RunReader:
     fold: Fold | None = None
     closed: str | None = None
     """How the execution ended, in Temporal's terms; `None` while it is open."""
+    started_at: int = 0
+    """Milliseconds since the epoch, like `ended_at`, the time of the last event read."""
+    ended_at: int = 0
     started_child: Execution | None = None
     """The delegate that the last event started."""
-    generations: list[Generation | Failure] = field(default_factory=list[Generation | Failure])
-    """Every answer of the model in order; a final failure stands as itself."""
+    is_recording: bool = False
+    recorded: list[CassetteEntry] = field(default_factory=list[CassetteEntry])
+    """Every answer of the model with what it answered to; kept only when recording."""
     _activities: dict[int, _Activity] = field(default_factory=dict[int, _Activity])
     _waiting_calls: deque[int] = field(default_factory=deque[int])
     _children: dict[int, int] = field(default_factory=dict[int, int])
+
+    @property
+    def has_reported(self) -> bool:
+        """Whether the run's end told its parent what it used; a cancelled or terminated run tells nothing."""
+        return self.closed in ("completed", "failed")
 
     async def feed(self, event: HistoryEvent) -> list[Event]:
         """The events that one history event makes."""
         self.started_child = None
         self.closed = self.closed or _CLOSED.get(event.event_type)
+        self.ended_at = event.event_time.ToMilliseconds()
+        self.started_at = self.started_at or self.ended_at
         trigger = await self._trigger(event)
         if trigger is None or self.fold is None or self.fold.state.state == State.STOPPED:
             return []
-        events = self.fold.feed(trigger, event.event_time.ToMilliseconds())
+        if self.is_recording:
+            self._record(self.fold, trigger)
+        events = self.fold.feed(trigger, self.ended_at)
         for effect in self.fold.effects:
             if isinstance(effect, Delegate):
                 self._waiting_calls.extend(call.index for call in effect.calls)
         return events
+
+    def _record(self, fold: Fold, trigger: Trigger) -> None:
+        match trigger:
+            case Generated(generation) if generation.finish_reason != "cancelled":
+                reply = generation.model_copy(update={"attempts": (), "is_draining": False})
+            case GenerationFailed(failure):
+                reply = failure
+            case _:
+                return
+        state = fold.state
+        situation = Situation(
+            expert_key=fold.start.expert_key,
+            tools=tuple(spec.name for spec in state.toolset.specs),
+            answers=answered_calls(state.checkpoint.messages),
+        )
+        entry = CassetteEntry(path=fold.start.path, ordinal=state.generations, situation=situation, reply=reply)
+        self.recorded.append(entry)
 
     async def _trigger(self, event: HistoryEvent) -> Trigger | None:
         match event.event_type:
@@ -154,9 +187,7 @@ class RunReader:
             report = await self._one(result, SessionReport)
             return SessionOpened(report) if activity.activity_id == "open-0" else None
         if activity.kind == GENERATE.name:
-            generation = await self._one(result, Generation)
-            self.generations.append(generation)
-            return Generated(generation)
+            return Generated(await self._one(result, Generation))
         if activity.kind == CALL_TOOL.name:
             return _called(activity, await self._one(result, CallAnswer))
         return None
@@ -177,7 +208,6 @@ class RunReader:
                 case Cancelled():
                     return Generated(Generation(finish_reason="cancelled"))
                 case _:
-                    self.generations.append(reading.failure)
                     return GenerationFailed(reading.failure, reading.attempts, reading.usage)
         if activity.kind == CALL_TOOL.name:
             match reading:
@@ -216,7 +246,7 @@ class RunReader:
         index = self._children.pop(attributes.initiated_event_id)
         step = self.fold.state.checkpoint.step_number
         key = self.fold.state.calls[index].skill_name
-        if event.event_type == EventType.EVENT_TYPE_START_CHILD_WORKFLOW_EXECUTION_FAILED:
+        if event.event_type == _CHILD_NOT_STARTED:
             failure = Failure(name="ChildWorkflowError", message="The delegate's workflow could not be started.")
             return DelegateFinished(index, _failed_child(failure, key, step))
         if event.event_type == EventType.EVENT_TYPE_CHILD_WORKFLOW_EXECUTION_COMPLETED:
@@ -235,7 +265,7 @@ class RunReader:
 def ended_child_id(event: HistoryEvent) -> str | None:
     """The workflow id of the delegate that `event` ends."""
     name = _CHILD_ENDS.get(event.event_type)
-    if name is None or event.event_type == EventType.EVENT_TYPE_START_CHILD_WORKFLOW_EXECUTION_FAILED:
+    if name is None or event.event_type == _CHILD_NOT_STARTED:
         return None
     return getattr(event, name).workflow_execution.workflow_id
 

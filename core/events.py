@@ -1,5 +1,8 @@
 """The 21 run events, 6 streaming events and 5 runtime events (contract §3, decisions)."""
 
+# The models are frozen, so narrowing `type` in a subclass is sound; the base field keeps it first on the wire.
+# pyright: reportIncompatibleVariableOverride=false
+
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, TypeAdapter

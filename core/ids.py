@@ -4,9 +4,7 @@ import hashlib
 import re
 from typing import NamedTuple
 
-_SEMVER = (
-    r"(?:0|[1-9]\d*)\.(?:0|[1-9]\d*)\.(?:0|[1-9]\d*)(?:-[\w.-]+)?(?:\+[\w.-]+)?"
-)
+_SEMVER = r"(?:0|[1-9]\d*)\.(?:0|[1-9]\d*)\.(?:0|[1-9]\d*)(?:-[\w.-]+)?(?:\+[\w.-]+)?"
 _EXPERT_KEY = re.compile(
     r"^((?:@[a-z0-9][a-z0-9_.-]*/)?[a-z0-9][a-z0-9_.-]*)"
     rf"(?:@({_SEMVER})|@([a-z0-9][a-z0-9_.-]*))?$"
@@ -26,11 +24,7 @@ class ExpertKey(NamedTuple):
     @property
     def scope(self) -> str | None:
         """The coordinator a delegate belongs to; `None` for a coordinator."""
-        return (
-            self.name[1:].partition("/")[0]
-            if self.name.startswith("@") and "/" in self.name
-            else None
-        )
+        return self.name[1:].partition("/")[0] if self.name.startswith("@") and "/" in self.name else None
 
     @property
     def short_name(self) -> str:

@@ -42,7 +42,7 @@ from .triggers import (
     ToolLost,
     Trigger,
 )
-from .turn import Transition, Turn
+from .turn import AnyMessage, Transition, Turn
 from .usage import NO_USAGE, Usage
 
 MAX_LOSSES = 3
@@ -89,7 +89,7 @@ def is_legal(state: RunState, trigger: Trigger) -> bool:
             assert_never(trigger)
 
 
-def _take(turn: Turn, trigger: Trigger) -> None:
+def _take(turn: Turn, trigger: Trigger) -> None:  # noqa: C901 -- one case per trigger
     match trigger:
         case Started():
             turn.initialize_runtime()
@@ -290,7 +290,7 @@ def _finish_step(turn: Turn) -> None:
         _finish(turn)
 
 
-def _retry(turn: Turn, failure: Failure, messages: tuple[ExpertMessage | ToolMessage | UserMessage, ...], usage: Usage) -> None:
+def _retry(turn: Turn, failure: Failure, messages: tuple[AnyMessage, ...], usage: Usage) -> None:
     """A mistake of the model: it is told, and the step is over; the last allowed one stops the run."""
     limit = turn.state.start.settings.limits.max_retries
     retries = (turn.state.checkpoint.retry_count or 0) + 1
@@ -387,4 +387,3 @@ def _finish(turn: Turn, *, text: str = "") -> None:
     for name in turn.state.skill_names:
         turn.emit_runtime(SkillDisconnected, skill_name=name)
     turn.ask(Finish(result))
-

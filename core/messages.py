@@ -160,7 +160,5 @@ class ToolMessage(Wire):
     cache: bool | None = None
 
 
-Message = Annotated[
-    InstructionMessage | UserMessage | ExpertMessage | ToolMessage, Field(discriminator="type")
-]
+Message = Annotated[InstructionMessage | UserMessage | ExpertMessage | ToolMessage, Field(discriminator="type")]
 InputMessage = Annotated[InstructionMessage | UserMessage | ToolMessage, Field(discriminator="type")]

@@ -29,7 +29,7 @@ How you work:
 
 _COMPLETION = """\
 How you finish:
-- When the task is done and you have checked it, call `attemptCompletion` with `result`: the complete answer to the task.
+- When the task is done and checked, call `attemptCompletion` with `result`: the complete answer to the task.
 - Open todos keep you from finishing: complete them, or clear the list if it no longer applies.
 - Finish at once if the task lies outside your expertise or cannot be understood, and say so in `result`.
 - Call `attemptCompletion` alone, after the results of all other calls are there."""

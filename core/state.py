@@ -92,4 +92,3 @@ def begin(start: RunInput) -> RunState:
         toolset=Toolset(delegates=expert.delegates, experts=start.experts),
         ordinals=Ordinals(checkpoint=1),
     )
-

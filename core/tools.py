@@ -179,8 +179,12 @@ def _merged(known: dict[str, Expert], added: tuple[Expert, ...]) -> dict[str, Ex
 
 def sorted_calls(calls: tuple[ToolCallPart, ...], specs: tuple[ToolSpec, ...]) -> tuple[ToolCallPart, ...]:
     """Calls in the order MCP → delegate → interactive, stable inside a class; unknown tools count as MCP."""
-    kinds = {spec.name: spec.kind for spec in specs}
-    return tuple(sorted(calls, key=lambda call: _PRIORITY[kinds.get(call.tool_name, "mcp")]))
+    kinds: dict[str, ToolKind] = {spec.name: spec.kind for spec in specs}
+
+    def priority(call: ToolCallPart) -> int:
+        return _PRIORITY[kinds.get(call.tool_name, "mcp")]
+
+    return tuple(sorted(calls, key=priority))
 
 
 def remaining_todos(outcome: tuple[ResultPart, ...]) -> bool:

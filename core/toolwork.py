@@ -5,10 +5,13 @@ from typing import Literal
 
 from .conversation import KnownResult, tool_message
 from .effects import AskPerson, CallTools, Delegate, DelegateCall, PlannedCall
-from .events import CallDelegate, CallInteractiveTool, FinishMcpTools, ProceedToInteractiveTools
 from .events import (
+    CallDelegate,
+    CallInteractiveTool,
     FinishAllToolCalls,
+    FinishMcpTools,
     FinishToolCall,
+    ProceedToInteractiveTools,
     ResolveToolResults,
     ResumeFromStop,
     ResumeToolCalls,
@@ -267,9 +270,9 @@ def _last_expert_message(state: RunState) -> ExpertMessage:
 def _successful_completion(state: RunState) -> int | None:
     for index, call in enumerate(state.calls):
         outcome = state.results[index]
-        if is_completion(_spec_named(state, call.tool_name)) and not outcome.is_error:
-            if not remaining_todos(outcome.result):
-                return index
+        is_accepted = not outcome.is_error and not remaining_todos(outcome.result)
+        if is_accepted and is_completion(_spec_named(state, call.tool_name)):
+            return index
     return None
 
 

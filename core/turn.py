@@ -23,7 +23,7 @@ from .usage import Usage, context_ratio
 
 AnyMessage = InstructionMessage | UserMessage | ExpertMessage | ToolMessage
 RunEventT = TypeVar("RunEventT", bound=RunBase)
-MessageT = TypeVar("MessageT", InstructionMessage, UserMessage, ExpertMessage, ToolMessage)
+MessageT = TypeVar("MessageT", bound=AnyMessage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +87,8 @@ class Turn:
     def emit_runtime(self, event_type: type[RuntimeBase], **payload: Any) -> None:
         """Emit a runtime event of the current run."""
         checkpoint = self.state.checkpoint
-        event = event_type(
-            id=self.next_id("event"), job_id=checkpoint.job_id, run_id=checkpoint.run_id, **payload
-        )  # pyright: ignore[reportCallIssue]
-        self._events.append(event)  # pyright: ignore[reportArgumentType]
+        event = event_type(id=self.next_id("event"), job_id=checkpoint.job_id, run_id=checkpoint.run_id, **payload)
+        self._events.append(event)  # pyright: ignore[reportArgumentType] -- see emit
 
     def initialize_runtime(self) -> None:
         """Emit the event that opens every segment."""

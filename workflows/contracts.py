@@ -3,8 +3,14 @@
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from temporalio.exceptions import ActivityError, ApplicationError, CancelledError, ChildWorkflowError, TimeoutError
-from temporalio.exceptions import TimeoutType
+from temporalio.exceptions import (
+    ActivityError,
+    ApplicationError,
+    CancelledError,
+    ChildWorkflowError,
+    TimeoutError,
+    TimeoutType,
+)
 
 from ..core.conversation import Appendix, Position
 from ..core.failures import Attempt, Failure

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -119,10 +120,8 @@ class Interpreter:
             self._handles.discard(handle)
 
     async def _open_first(self) -> None:
-        try:
+        with suppress(_NoSession):
             self._post(SessionOpened(await self._open()))
-        except _NoSession:
-            pass
 
     async def _open(self) -> SessionReport:
         """Open the session once, however many calls ask for it."""

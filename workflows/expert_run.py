@@ -41,13 +41,13 @@ class ExpertRun:
                 non_retryable=True,
             )
         self._take(Started())
-        while self._state.state != State.STOPPED:
+        while not self._is_stopped:
             try:
                 await workflow.wait_condition(lambda: bool(self._inbox))
             except asyncio.CancelledError:
                 self._take(CancelRequested())
                 self._interpreter.cancel()
-            while self._inbox and self._state.state != State.STOPPED:
+            while self._inbox and not self._is_stopped:
                 self._take(self._inbox.popleft())
         assert self._state.result is not None
         return self._end(self._state.result)
@@ -56,6 +56,10 @@ class ExpertRun:
     def snapshot(self) -> RunState:
         """The state of the run as its worker sees it."""
         return self._state
+
+    @property
+    def _is_stopped(self) -> bool:
+        return self._state.state == State.STOPPED
 
     def _take(self, trigger: Trigger) -> None:
         transition = advance(self._state, trigger)
@@ -82,7 +86,7 @@ class ExpertRun:
         workflow.set_current_details(describe(self._state))
         waiting = {State.CALLING_INTERACTIVE_TOOLS: "waiting"}
         status = waiting.get(self._state.state, "running")
-        if self._state.state != State.STOPPED and status != self._status:
+        if not self._is_stopped and status != self._status:
             self._status = status
             self._upsert(STATUS_ATTRIBUTE.value_set(status))
 
@@ -90,7 +94,7 @@ class ExpertRun:
         known = self._state.start.settings.search_attributes
         kept = [update for update in updates if update.key.name in known]
         if kept:
-            workflow.upsert_search_attributes(kept)
+            workflow.upsert_search_attributes(kept)  # pyright: ignore[reportUnknownMemberType]
 
     def _end(self, result: RunResult) -> RunResult:
         self._upsert(

@@ -11,10 +11,10 @@ from pydantic import ValidationError
 
 from ... import __version__
 from ...core.cassette import Cassette
-from ...core.ids import cuid_from, is_job_id
 from ...core.failures import UsageError, WorkspaceError
-from ...definitions.load import load_config
+from ...core.ids import cuid_from, is_job_id
 from ...definitions.environment import read_env
+from ...definitions.load import load_config
 from ...definitions.resolve import Overrides, ResolvedJob, parse_provider, parse_reasoning_budget, resolve_job
 from ..diagnostics import ExitCode, show_error, warn
 from ..lifecycle import leave, run_command
@@ -93,9 +93,7 @@ def prepare(options: RunOptions) -> PreparedRun:
         _require_credentials(job)
     _require_writable(workspace)
     job_id = options.job_id or cuid_from(uuid.uuid4().hex)
-    return PreparedRun(
-        options=options, job=job, job_id=job_id, workspace=workspace, types=types, cassette=cassette
-    )
+    return PreparedRun(options=options, job=job, job_id=job_id, workspace=workspace, types=types, cassette=cassette)
 
 
 def run(options: RunOptions) -> NoReturn:

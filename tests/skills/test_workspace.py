@@ -5,7 +5,6 @@ import threading
 from pathlib import Path
 
 import pytest
-
 from perstack.activities.skills.base.workspace import MAX_LINKS, Workspace
 from perstack.activities.skills.results import ToolFailure
 from perstack.core.failures import WorkspaceError
@@ -291,7 +290,7 @@ def test_impossible_paths_are_refused_in_words(workspace: Workspace, path: str) 
 
 
 def test_a_deep_path_needs_only_a_few_handles(workspace: Workspace, root: Path) -> None:
-    deep = "d/" * 1500
+    deep = "d/" * 200
     before = len(os.listdir("/proc/self/fd"))
     with workspace.locate(deep + "file.txt", make_parents=True) as place:
         assert len(os.listdir("/proc/self/fd")) <= before + 2

@@ -1,0 +1,67 @@
+# Everything starts from a plain Python ≥ 3.11: the first target that needs it makes the virtual environment.
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+BIN := .venv/bin
+READY := .venv/.ready
+# Workers of the test run; two cores gain little from more.
+JOBS ?= 2
+
+.PHONY: help dev temporal demo test check fmt lint types contracts unit bench lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 12
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "perstack needs Python 3.11 or newer; name one with make PYTHON=/path/to/python" >&2; exit 1; }
+	@test -x $(BIN)/python || { echo "making the virtual environment .venv …" >&2; $(PYTHON) -m venv .venv; }
+	@echo "installing the locked dependencies …" >&2
+	@$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $(READY)
+
+dev: $(READY) ## set up for development
+	@test -e typings/perstack || ln -sfn .. typings/perstack
+	@$(MAKE) --no-print-directory temporal
+
+temporal: $(READY) ## find or get the temporal program
+	@$(BIN)/python -P -m perstack.client.binary >/dev/null
+
+demo: temporal ## run the built-in create-expert team from a recording, on a real Temporal server
+	@$(BIN)/python -P examples/create-expert/demo.py
+
+test: temporal ## set up and run all tests
+	$(BIN)/pytest -n $(JOBS) --dist loadgroup
+
+check: fmt-check lint types contracts words test ## everything CI looks at
+
+fmt: $(READY) ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.PHONY: fmt-check words
+fmt-check: $(READY)
+	$(BIN)/ruff format --check .
+
+lint: $(READY) ## ruff
+	$(BIN)/ruff check .
+
+types: $(READY) ## pyright, strict
+	$(BIN)/pyright
+
+contracts: $(READY) ## import contracts
+	$(BIN)/lint-imports
+
+words: $(READY)
+	$(BIN)/codespell
+
+bench: temporal ## measure; see bench/README.md
+	$(BIN)/python -P bench/bench.py
+
+lock: $(READY) ## resolve the dependencies anew
+	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-annotate --no-emit-index-url --upgrade --quiet -o requirements.lock
+
+clean: ## remove what set-up made here
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache

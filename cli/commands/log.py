@@ -1,0 +1,141 @@
+"""`perstack log`: a job from its history alone, as text, JSON or cassette."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from ...core.checkpoint import Job
+from ...core.events import (
+    CallDelegate,
+    CallTools,
+    CompleteRun,
+    Event,
+    ResolveToolResults,
+    Retry,
+    RunBase,
+    StartRun,
+    StopRunByError,
+)
+from ...core.messages import TextPart, UserMessage
+from ...core.tools import ToolResult
+from ..diagnostics import ExitCode
+from ..lifecycle import run_command
+from ..output import EventEncoder, write_bytes, write_line
+
+if TYPE_CHECKING:
+    from ...client.follow import JobFollower
+
+RULE = "─" * 50
+
+
+def log(job_id: str, *, is_json: bool, is_cassette: bool, address: str | None) -> NoReturn:
+    """Read a job and print it."""
+
+    async def command() -> ExitCode:
+        from ...client.follow import JobFollower
+        from ..job import connected
+
+        async with connected(address) as connection:
+            view = await connection.jobs.view(job_id)
+            follower = JobFollower(connection.client, view.execution, wait=False, is_recording=is_cassette)
+            events = [event async for event in follower.events()]
+        _print(follower, events, is_json=is_json, is_cassette=is_cassette)
+        return ExitCode.COMPLETED
+
+    run_command(command)
+
+
+def _print(follower: "JobFollower", events: list[Event], *, is_json: bool, is_cassette: bool) -> None:
+    if is_cassette:
+        write_line(follower.cassette().model_dump_json(exclude_none=True, indent=1))
+    elif is_json:
+        write_bytes(_json(follower.job(), events))
+    else:
+        for line in _text(follower.job(), events):
+            write_line(line)
+
+
+def _json(job: Job, events: Sequence[Event]) -> bytes:
+    """`{job, events, summary}` in one line (contract §6.5)."""
+    encoder = EventEncoder()
+    lines = b",".join(encoder.encode(event).rstrip(b"\n") for event in events)
+    summary = json.dumps(_summary(events)).encode()
+    return b'{"job":' + job.wire_json().encode() + b',"events":[' + lines + b'],"summary":' + summary + b"}\n"
+
+
+def _summary(events: Sequence[Event]) -> dict[str, Any]:
+    steps = [event.step_number for event in events if isinstance(event, RunBase)]
+    summary: dict[str, Any] = {
+        "totalEvents": len(events),
+        "errorCount": sum(isinstance(event, StopRunByError | Retry) for event in events),
+        "toolCallCount": sum(len(event.tool_calls) for event in events if isinstance(event, CallTools)),
+        "delegationCount": sum(len(event.tool_calls) for event in events if isinstance(event, CallDelegate)),
+    }
+    if steps:
+        summary["stepRange"] = {"min": min(steps), "max": max(steps)}
+    return summary
+
+
+def _text(job: Job, events: Sequence[Event]) -> list[str]:
+    lines = [
+        f"Job: {job.id} ({job.status})",
+        f"Expert: {job.coordinator_expert_key}",
+        f"Started: {_time(job.started_at, '%Y-%m-%d %H:%M:%S')}",
+        f"Steps: {job.total_steps}",
+    ]
+    if job.finished_at is not None:
+        lines.append(f"Finished: {_time(job.finished_at, '%Y-%m-%d %H:%M:%S')}")
+    usage = job.usage
+    lines.append(f"Tokens: {usage.input_tokens} in ({usage.cached_input_tokens} cached), {usage.output_tokens} out")
+    lines.extend(("Events:", RULE))
+    for event in events:
+        place = f"[Step {event.step_number}] " if isinstance(event, RunBase) else ""
+        who = f"  {event.expert_key}" if isinstance(event, RunBase) else ""
+        lines.append(f"{place + event.type:<36} {_time(event.timestamp, '%H:%M:%S')}{who}")
+        lines.extend(f"  {detail}" for detail in _details(event))
+    lines.append(RULE)
+    return lines
+
+
+def _details(event: Event) -> list[str]:
+    match event:
+        case StartRun():
+            return [f'Query: "{_short(_query(event), 60)}"']
+        case CallTools():
+            return [f"Tools: {', '.join(call.tool_name for call in event.tool_calls)}"]
+        case ResolveToolResults():
+            return [
+                f"{'✗' if one.is_error else '✓'} {one.tool_name}: {_result_text(one)}" for one in event.tool_results
+            ]
+        case CallDelegate():
+            return [f"Delegate to: {', '.join(call.skill_name for call in event.tool_calls)}"]
+        case StopRunByError():
+            error = event.error
+            return [f"Error: {error.name}", f"Message: {error.message}", f"Retryable: {error.is_retryable}"]
+        case Retry():
+            return [f"Reason: {_short(event.reason, 200)}"]
+        case CompleteRun():
+            return [f"Result: {_short(event.text, 80)}"]
+        case _:
+            return []
+
+
+def _query(event: StartRun) -> str:
+    for message in event.input_messages:
+        if isinstance(message, UserMessage):
+            return next((part.text for part in message.contents if isinstance(part, TextPart)), "")
+    return ""
+
+
+def _result_text(result: ToolResult) -> str:
+    return _short(next((part.text for part in result.result if isinstance(part, TextPart)), "(no text)"), 40)
+
+
+def _short(text: str, length: int) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _time(milliseconds: int, form: str) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime(form)
