@@ -12,6 +12,7 @@ from ..core.failures import DefinitionError, UsageError
 from ..core.ids import parse_expert_key
 from ..core.models import DEFAULT_PROVIDER, PROVIDERS
 from ..core.run import Limits
+from ..core.tools import delegate_tools
 from .checks import SECRET_VARIABLES
 from .document import Document, KeyPath, located_error
 from .environment import DEFAULT_ENV_PATHS, check_required_env, read_env
@@ -126,7 +127,7 @@ def resolve_job(
         env_paths=env_paths,
         allowed_env=_allowed_env(loaded),
         model_settings=settings,
-        warnings=(*loaded.warnings, *_provider_advice(loaded, settings, used), *_name_advice(used)),
+        warnings=(*loaded.warnings, *_provider_advice(loaded, settings, used), *_name_advice(used, experts)),
     )
 
 
@@ -329,14 +330,11 @@ def _provider_advice(loaded: LoadedConfig, settings: ModelSettings, used: Sequen
         yield f"{where}: `model` was written for {configured}; give --model when {settings.provider} has another name"
 
 
-def _name_advice(used: Sequence[Definition]) -> Iterator[str]:
+def _name_advice(used: Sequence[Definition], experts: dict[str, Expert]) -> Iterator[str]:
     for definition in used:
-        owners: dict[str, str] = {}
-        for index, delegate in enumerate(dict.fromkeys(definition.table.delegates)):
-            parsed = parse_expert_key(delegate)
-            name = parsed.short_name if parsed else delegate
-            first = owners.setdefault(name, delegate)
-            if first != delegate:
-                where = definition.document.where((*definition.path, "delegates", index))
-                tool = re.sub(r"[/@]", "_", delegate)
-                yield f"{where}: {first} and {delegate} are both called `{name}`; the second is offered as `{tool}`"
+        delegates = definition.table.delegates
+        for spec in delegate_tools(experts[definition.key].delegates, experts, set()):
+            name = experts[spec.skill_name].name.rpartition("/")[2]
+            if spec.name != name:
+                where = definition.document.where((*definition.path, "delegates", delegates.index(spec.skill_name)))
+                yield f"{where}: another delegate is called `{name}`, so {spec.skill_name} is offered as `{spec.name}`"

@@ -10,6 +10,7 @@ from perstack.client.locations import DataFolder, data_folder
 from perstack.client.locks import JobLock
 from perstack.core.failures import StorageError
 
+HOLD = "import sys; sys.stdin.read()"
 TAKE_AND_HOLD = """
 import sys, threading
 from pathlib import Path
@@ -39,11 +40,12 @@ def test_a_job_belongs_to_one_process_until_that_dies(tmp_path: Path) -> None:
 
 
 def test_a_lock_is_not_inherited_by_children(tmp_path: Path) -> None:
-    lock = FileLock(tmp_path / "a.lock")
+    lock, next_holder = FileLock(tmp_path / "a.lock"), FileLock(tmp_path / "a.lock")
     assert lock.acquire()
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False) as child:
+    with subprocess.Popen([sys.executable, "-c", HOLD], stdin=subprocess.PIPE, close_fds=False) as child:
         lock.release()
-        assert is_free(lock.path)
+        # The kernel wakes the parent just before it closes what the child must not have.
+        assert next_holder.acquire(timeout_seconds=10)
         assert child.poll() is None
 
 

@@ -13,6 +13,23 @@ from perstack.activities.skills.base.workspace import Workspace
 from perstack.activities.skills.results import ToolFailure
 from support.skills import HOST_ENV, WAIT_SECONDS, Signal, bounded, command, is_running, zombies
 
+BREED = """
+import os, signal, time
+
+def breed(depth):
+    # Each child has a session of its own, ignores SIGTERM and outlives its parent.
+    for _ in range(3):
+        if os.fork() == 0:
+            os.setsid()
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            with open("pids", "a") as file:
+                file.write(f"{os.getpid()}\\n")
+            if depth:
+                breed(depth - 1)
+            else:
+                time.sleep(1000)
+            os._exit(0)
+"""
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
 
 
@@ -199,25 +216,8 @@ async def test_a_timeout_ends_the_whole_group_even_if_it_ignores_sigterm(command
 
 
 async def test_children_that_left_the_group_are_ended_as_well(commands: Commands, root: Path, signal: Signal) -> None:
-    # Forks without end, each time into a session of its own, and forgets its parent.
-    code = f"""
-import os, time
-def breed(depth):
-    for _ in range(3):
-        if os.fork() == 0:
-            os.setsid()
-            {STUBBORN.replace("; ", "; ").strip().rstrip(";").replace("; ", chr(10) + "            ")}
-            with open("pids", "a") as file:
-                file.write(f"{{os.getpid()}}\\n")
-            if depth:
-                breed(depth - 1)
-                os._exit(0)
-            time.sleep(1000)
-            os._exit(0)
-breed(2)
-open({str(signal.path)!r}, "w").write("ready")
-time.sleep(1000)
-"""
+    (root / "breed.py").write_text(BREED)
+    code = f"import breed, time; breed.breed(2); open({str(signal.path)!r}, 'w').write('ready'); time.sleep(1000)"
     call = asyncio.create_task(failure(commands, python(code, timeout=3000)))
     assert await signal.wait() == "ready"
     await call
@@ -273,7 +273,7 @@ async def test_a_background_process_does_not_hold_the_call(commands: Commands, r
         result = await commands.run(args)
     pid = int((root / "pid").read_text())
     try:
-        assert result["output"].startswith("started\n(a process that the command left in the background")
+        assert result["output"].startswith("started\n\n(a process that the command left in the background")
         assert is_running(pid)
     finally:
         os.kill(pid, 9)

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-
 from perstack.core.expert import BASE_SKILL, Expert, InteractiveSkill, McpSseSkill, McpStdioSkill, ModelChoice, Skill
 from perstack.core.failures import UsageError
 from perstack.definitions.environment import MissingVariable, check_required_env, missing_required_env, read_env

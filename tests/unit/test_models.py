@@ -6,7 +6,6 @@ from typing import Literal, get_args
 import pytest
 from anthropic.resources.messages.messages import DEPRECATED_MODELS, MODELS_TO_WARN_WITH_THINKING_ENABLED
 from anthropic.types import model as anthropic_model
-
 from perstack.core import models
 from perstack.core.expert import ProviderName, ReasoningBudget, Tier
 from perstack.core.models import (

@@ -1,0 +1,70 @@
+"""What all tests share: the `requirement` mark, one real Temporal server a test process, workspaces, a scripted model."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from perstack.client.binary import find_binary
+from perstack.client.embedded import stop_server
+from perstack.client.locations import DataFolder
+from support.cli import Cli
+from support.messages_server import Answer, MessagesServer, Request
+
+
+@pytest.fixture(scope="session")
+def temporal_program() -> Path:
+    """The real program; set-up got it, tests never fetch it."""
+    program = find_binary()
+    assert program is not None, "no `temporal` program: run `make temporal`, or `make test`, which does"
+    return program
+
+
+@pytest.fixture(scope="session")
+def server_data(temporal_program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataFolder]:
+    """The data folder of this test process; the first command starts its server, which ends with the tests."""
+    data = DataFolder(tmp_path_factory.mktemp("perstack-data"))
+    yield data
+    asyncio.run(stop_server(data))
+
+
+@pytest.fixture
+def cli_env(server_data: DataFolder, temporal_program: Path, tmp_path: Path) -> dict[str, str]:
+    """The whole environment of a command: nothing of the developer's own."""
+    home = tmp_path / "home"
+    home.mkdir()
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(home),
+        "LANG": "C.UTF-8",
+        "PERSTACK_DATA_DIR": str(server_data.root),
+        "PERSTACK_TEMPORAL_CLI": str(temporal_program),
+        "PERSTACK_NO_DOWNLOAD": "1",
+        "TEMPORAL_CONFIG_FILE": str(tmp_path / "no-profile.toml"),
+        "NO_COLOR": "1",
+    }
+
+
+@pytest.fixture
+def cli(cli_env: dict[str, str], tmp_path: Path) -> Cli:
+    """The `perstack` program in an empty workspace."""
+    workspace = tmp_path / "workspace"
+    workspace.mkdir()
+    return Cli(workspace, cli_env)
+
+
+@pytest.fixture
+async def model() -> AsyncIterator[MessagesServer]:
+    """A Messages API server without a script; a test gives it one."""
+    def no_script(request: Request) -> Answer:
+        raise AssertionError(f"no script for {request.first_user_text!r}")
+
+    async with MessagesServer(no_script) as server:
+        yield server
+
+
+@pytest.fixture
+def model_env(model: MessagesServer) -> dict[str, str]:
+    """What makes the program talk to the scripted model."""
+    return {"ANTHROPIC_API_KEY": "sk-ant-test-key-0123456789", "ANTHROPIC_BASE_URL": model.url}
