@@ -93,7 +93,7 @@ def _download(scratch: Path, progress: Callable[[str], None]) -> str | None:
     errors = scratch / "errors.log"
     with errors.open("wb") as log:
         process = subprocess.Popen(
-            tethered(sys.executable, "-m", f"{__package__}.download", str(scratch)),
+            tethered(sys.executable, "-P", "-m", f"{__package__}.download", str(scratch)),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -57,6 +57,7 @@ def cli(cli_env: dict[str, str], tmp_path: Path) -> Cli:
 @pytest.fixture
 async def model() -> AsyncIterator[MessagesServer]:
     """A Messages API server without a script; a test gives it one."""
+
     def no_script(request: Request) -> Answer:
         raise AssertionError(f"no script for {request.first_user_text!r}")
 

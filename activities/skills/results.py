@@ -46,22 +46,23 @@ def _cut_notice(count: int) -> str:
 
 def json_text(value: Mapping[str, Any], limit: int = TEXT_LIMIT) -> str:
     """`value` as one JSON object within `limit` bytes; its longest strings are clipped, so it stays JSON."""
-    fields = dict(value)
+    # Escapes only make a string longer: what is above the limit by itself is cut before it is written out.
+    fields = {name: clip_text(item, limit) if isinstance(item, str) else item for name, item in value.items()}
     text = _dumps(fields)
-    while (excess := len(text.encode("utf-8", "replace")) - limit) > 0:
+    while (excess := len(text.encode()) - limit) > 0:
         name = max(fields, key=lambda key: len(_dumps(fields[key])) if isinstance(fields[key], str) else 0)
         if not isinstance(fields[name], str) or len(fields[name]) <= _SHORT:
             return clip_text(text, limit)
-        # Escapes make the JSON longer than the string, so the cut is scaled and, if need be, repeated.
-        size = len(fields[name].encode("utf-8", "replace"))
-        escaped = len(_dumps(fields[name]).encode("utf-8", "replace"))
-        fields[name] = clip_text(fields[name], max(_SHORT // 2, size * (escaped - excess) // escaped - _SHORT))
+        size, escaped = len(fields[name].encode()), len(_dumps(fields[name]).encode())
+        # From the original, so that the cut is counted once; scaled and, if need be, repeated.
+        fields[name] = clip_text(value[name], max(_SHORT // 2, size * (escaped - excess) // escaped - _SHORT))
         text = _dumps(fields)
-    return text.encode("utf-8", "replace").decode()
+    return text
 
 
 def _dumps(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def parts_from_mcp(

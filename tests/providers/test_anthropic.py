@@ -134,7 +134,7 @@ class TestRequest:
     async def test_settings_go_before_the_environment(self) -> None:
         async with MessagesServer(hello) as server:
             setting = {"baseUrl": f"{server.url}/v1/", "headers": {"x-team": "blue"}}
-            provider = anthropic(None, setting=setting, ANTHROPIC_BASE_URL="http://127.0.0.1:1")
+            provider = anthropic(None, setting=setting, env={"ANTHROPIC_BASE_URL": "http://127.0.0.1:1"})
             await provider.generate(request(), Heard())
             await provider.close()
         assert server.requests[-1].path == "/v1/messages"
@@ -143,7 +143,7 @@ class TestRequest:
     async def test_everything_goes_through_the_proxy(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
         async with MessagesServer(hello) as proxy:
-            provider = anthropic(None, ANTHROPIC_BASE_URL="http://api.test", PERSTACK_PROXY_URL=proxy.url)
+            provider = anthropic(None, env={"ANTHROPIC_BASE_URL": "http://api.test", "PERSTACK_PROXY_URL": proxy.url})
             await provider.generate(request(), Heard())
             await provider.close()
         assert proxy.requests[-1].target == "http://api.test/v1/messages"

@@ -13,22 +13,15 @@ from perstack.activities.skills.base.workspace import Workspace
 from perstack.activities.skills.results import ToolFailure
 from support.skills import HOST_ENV, WAIT_SECONDS, Signal, bounded, command, is_running, zombies
 
+# Each process has a session of its own, ignores SIGTERM and outlives its parent.
 BREED = """
-import os, signal, time
-
-def breed(depth):
-    # Each child has a session of its own, ignores SIGTERM and outlives its parent.
-    for _ in range(3):
-        if os.fork() == 0:
-            os.setsid()
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            with open("pids", "a") as file:
-                file.write(f"{os.getpid()}\\n")
-            if depth:
-                breed(depth - 1)
-            else:
-                time.sleep(1000)
-            os._exit(0)
+trap "" TERM
+echo $$ >> pids
+if [ "$1" -gt 0 ]; then
+    for i in 1 2 3; do setsid sh breed.sh $(($1 - 1)) & done
+else
+    exec sleep 1000
+fi
 """
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
 
@@ -201,28 +194,19 @@ async def test_a_timeout_ends_the_command_and_gives_what_there_was(commands: Com
 
 
 async def test_a_timeout_ends_the_whole_group_even_if_it_ignores_sigterm(commands: Commands, root: Path) -> None:
-    (root / "child.py").write_text(
-        f"import os; {STUBBORN}open('pids', 'a').write(f'{{os.getpid()}}\\n'); time.sleep(1000)"
-    )
-    code = (
-        f"import subprocess, sys; {STUBBORN}"
-        "children = [subprocess.Popen([sys.executable, 'child.py']) for _ in range(3)]; time.sleep(1000)"
-    )
-    await failure(commands, python(code, timeout=1500))
+    script = 'trap "" TERM; for i in 1 2 3; do sleep 1000 & echo $! >> pids; done; wait'
+    await failure(commands, command("sh", "-c", script, timeout=1500))
     pids = [int(line) for line in (root / "pids").read_text().split()]
     assert len(pids) == 3
     assert not any(is_running(pid) for pid in pids)
     assert zombies() == []
 
 
-async def test_children_that_left_the_group_are_ended_as_well(commands: Commands, root: Path, signal: Signal) -> None:
-    (root / "breed.py").write_text(BREED)
-    code = f"import breed, time; breed.breed(2); open({str(signal.path)!r}, 'w').write('ready'); time.sleep(1000)"
-    call = asyncio.create_task(failure(commands, python(code, timeout=3000)))
-    assert await signal.wait() == "ready"
-    await call
+async def test_children_that_left_the_group_are_ended_as_well(commands: Commands, root: Path) -> None:
+    (root / "breed.sh").write_text(BREED)
+    await failure(commands, command("sh", "-c", "sh breed.sh 2; sleep 1000", timeout=2500))
     pids = [int(line) for line in (root / "pids").read_text().split()]
-    assert len(pids) >= 3
+    assert len(pids) == 1 + 3 + 9
     assert not any(is_running(pid) for pid in pids)
     assert zombies() == []
 

@@ -68,7 +68,8 @@ async def test_starting_reports_server_and_timings(root: Path) -> None:
         None,
     )
     assert start.server_version
-    assert start.handshake_ms and start.discovery_ms
+    assert start.handshake_ms
+    assert start.discovery_ms
     await skill.close()
     await skill.close()
 
@@ -216,7 +217,8 @@ async def test_images_and_pdfs_go_inline_and_nothing_else_with_them(open_skill: 
     document = (await call(skill, "readPdfFile", path="b.pdf")).outcome
     encoded = base64.b64encode(b"%PDF-1.4\n%%EOF\n").decode()
     assert document.result == (FileInlinePart(encoded_data=encoded, mime_type="application/pdf"),)
-    assert image.is_error is None and document.is_error is None
+    assert image.is_error is None
+    assert document.is_error is None
     assert "not a PNG" in await error(skill, "readImageFile", path="b.pdf")
 
 
@@ -228,7 +230,9 @@ async def test_a_result_of_three_megabytes_is_cut_and_still_json(open_skill: Ope
     assert isinstance(part, TextPart)
     assert len(part.text.encode()) <= TEXT_LIMIT
     content = json.loads(part.text)["content"]
-    assert content.startswith("BEGIN\n") and content.endswith("END\n") and "bytes cut" in content
+    assert content.startswith("BEGIN\n")
+    assert content.endswith("END\n")
+    assert "bytes cut" in content
     part = (await ok(skill, "readTextFile", path="big.txt", **{"from": 200_000, "to": 200_002}))["content"]
     assert part == "line of text\nline of text"
 
@@ -275,14 +279,16 @@ async def test_completion_says_which_todos_are_left(open_skill: OpenSkill) -> No
     todos = todo.complete(todo.add((), ["done", "open"]), [0])
     left = await call(skill, "attemptCompletion", todos, result="answer")
     assert payload(left) == {"remainingTodos": [{"id": 1, "title": "open", "completed": False}]}
-    assert left.outcome.is_error is None and left.todos is None
+    assert left.outcome.is_error is None
+    assert left.todos is None
     assert payload(await call(skill, "attemptCompletion", todo.complete(todos, [1]), result="answer")) == {}
 
 
 async def test_a_todo_list_that_would_be_cut_is_refused(open_skill: OpenSkill) -> None:
     skill = await open_skill()
     outcome = await call(skill, "todo", newTodos=["x" * 100_000])
-    assert outcome.outcome.is_error is True and outcome.todos is None
+    assert outcome.outcome.is_error is True
+    assert outcome.todos is None
 
 
 async def test_calls_run_side_by_side(open_skill: OpenSkill, root: Path, signal: Signal) -> None:

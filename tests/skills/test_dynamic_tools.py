@@ -84,16 +84,16 @@ async def open_all(open_skill: OpenSkill, **changes: Any) -> BaseSkill:
     return await open_skill(dynamic=context(**changes), pick=DYNAMIC)
 
 
-async def call(skill: BaseSkill, name: str, **args: Any) -> tuple[ToolOutcome, dict[str, Any]]:
+async def call(skill: BaseSkill, tool: str, /, **args: Any) -> tuple[ToolOutcome, dict[str, Any]]:
     async with bounded():
-        outcome = (await skill.call(name, args, todos=())).outcome
+        outcome = (await skill.call(tool, args, todos=())).outcome
     (part,) = outcome.result
     assert isinstance(part, TextPart)
     return outcome, json.loads(part.text)
 
 
-async def error(skill: BaseSkill, name: str, **args: Any) -> str:
-    outcome, payload = await call(skill, name, **args)
+async def error(skill: BaseSkill, tool: str, /, **args: Any) -> str:
+    outcome, payload = await call(skill, tool, **args)
     assert outcome.is_error is True
     assert outcome.change is None
     return payload["error"]

@@ -31,7 +31,8 @@ def test_a_cut_keeps_head_and_tail_and_counts_what_is_gone() -> None:
     text = "H" * 50_000 + "M" * 100_000 + "T" * 50_000
     clipped = clip_text(text, 10_000)
     head, notice, tail = clipped.split("\n")
-    assert set(head) == {"H"} and set(tail) == {"T"}
+    assert set(head) == {"H"}
+    assert set(tail) == {"T"}
     assert notice == f"… {200_000 - len(head) - len(tail)} bytes cut …"
 
 
@@ -48,6 +49,7 @@ def test_json_that_is_too_long_is_cut_in_its_strings_and_stays_json(value: dict[
 
 
 def test_every_kind_of_content_is_mapped() -> None:
+    mcp.BlobResourceContents(uri="file:///b", blob="YQ==", mime_type="application/pdf")
     found = parts(
         mcp.TextContent(text="hello"),
         mcp.ImageContent(data="aW1n", mime_type="image/png"),
@@ -96,7 +98,9 @@ def test_the_limit_holds_for_all_texts_together_and_small_ones_are_kept() -> Non
 def test_a_great_many_small_texts_are_clipped_as_one() -> None:
     found = parts(*(mcp.TextContent(text=f"line {number}") for number in range(5000)), limit=1000)
     (text,) = texts(found)
-    assert text.startswith("line 0\nline 1\n") and text.endswith("line 4999") and "bytes cut" in text
+    assert text.startswith("line 0\nline 1\n")
+    assert text.endswith("line 4999")
+    assert "bytes cut" in text
 
 
 def test_half_a_surrogate_pair_does_not_reach_the_payload() -> None:

@@ -366,7 +366,8 @@ def test_a_link_swapped_while_we_look_never_leads_outside(workspace: Workspace, 
     finally:
         stop.set()
         racer.join()
-    assert seen == {"inside", "refused", "reached"}
+    assert "inside" in seen
+    assert seen <= {"inside", "refused", "reached"}
     assert (outside / "secret.txt").read_text() == "secret"
     assert (outside / "file.txt").read_text() == "secret"
 
@@ -401,5 +402,6 @@ def test_a_folder_swapped_for_a_link_while_we_look_never_leads_outside(
     finally:
         stop.set()
         racer.join()
-    assert seen == {"inside", "refused"}
+    assert "inside" in seen
+    assert seen <= {"inside", "refused"}
     assert (outside / "secret.txt").read_text() == "secret"

@@ -126,9 +126,7 @@ class Cli:
                 await asyncio.sleep(0.01)
         return Result(code, "".join(running.lines), "".join(running.errors))
 
-    async def run(
-        self, *args: str, env: Mapping[str, str] | None = None, seconds: float = LONGEST_SECONDS
-    ) -> Result:
+    async def run(self, *args: str, env: Mapping[str, str] | None = None, seconds: float = LONGEST_SECONDS) -> Result:
         """Run a command to its end."""
         async with self.running(*args, env=env) as running:
             return await self.finished(running, seconds=seconds)

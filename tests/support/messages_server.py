@@ -351,7 +351,12 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
-        self._advance()
+        if self._buffer[:1].isalpha():
+            self._advance()
+        else:
+            # A TLS handshake, most likely.
+            self._transport.write(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+            self._transport.close()
 
     def abort(self) -> None:
         """Cut the connection without a goodbye."""

@@ -45,10 +45,12 @@ class Heard:
         return "".join(piece for said, piece in self.pieces if said == kind)
 
 
-def anthropic(server: MessagesServer | None, *, setting: dict[str, Any] | None = None, **env: str) -> AnthropicProvider:
+def anthropic(
+    server: MessagesServer | None, *, setting: dict[str, Any] | None = None, env: dict[str, str] | None = None
+) -> AnthropicProvider:
     """A provider that talks to `server`."""
     base = {"ANTHROPIC_BASE_URL": server.url} if server is not None else {}
-    return create_provider({"ANTHROPIC_API_KEY": API_KEY, **base, **env}, setting or {})
+    return create_provider({"ANTHROPIC_API_KEY": API_KEY, **base, **(env or {})}, setting or {})
 
 
 def tool(name: str, kind: ToolKind = "mcp") -> ToolSpec:

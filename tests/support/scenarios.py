@@ -87,7 +87,10 @@ def say(
         parts.append(TextPart(text=text))
     parts.extend(calls)
     return Generation(
-        contents=tuple(parts), usage=usage, finish_reason=finish or ("toolCalls" if calls else "stop"), model="test-model"
+        contents=tuple(parts),
+        usage=usage,
+        finish_reason=finish or ("toolCalls" if calls else "stop"),
+        model="test-model",
     )
 
 
@@ -138,7 +141,9 @@ class Play:
         match effect:
             case OpenSession():
                 specs = self.specs or base_tools()
-                yield SessionOpened(SessionReport(queue="q", workspace_id="w", instruction="instruction", skill_tools=specs))
+                yield SessionOpened(
+                    SessionReport(queue="q", workspace_id="w", instruction="instruction", skill_tools=specs)
+                )
             case Generate():
                 answer = script.pop(0)
                 specs = self.folds[-1].state.toolset.specs

@@ -40,7 +40,8 @@ def parallel_team(request: Request) -> Answer:
     if name == "team":
         if request.turn == 1:
             return Answer(
-                text="Splitting.", calls=tuple(Call(name=n, args={"query": f"task {n}"}) for n in ("one", "two", "three"))
+                text="Splitting.",
+                calls=tuple(Call(name=n, args={"query": f"task {n}"}) for n in ("one", "two", "three")),
             )
         texts = [str(result["content"]) for result in request.results]
         return Answer(calls=(Call(name="attemptCompletion", args={"result": "all: " + " | ".join(texts)}),))
@@ -50,7 +51,10 @@ def parallel_team(request: Request) -> Answer:
             text=f"{name} writes",
             calls=(
                 Call(name="writeTextFile", args={"path": f"{name}.txt", "text": f"by {name}"}),
-                Call(name="exec", args={"command": "echo", "args": [name], "env": {}, "cwd": ".", "stdout": True, "stderr": True}),
+                Call(
+                    name="exec",
+                    args={"command": "echo", "args": [name], "env": {}, "cwd": ".", "stdout": True, "stderr": True},
+                ),
             ),
         )
     if request.turn == 2:

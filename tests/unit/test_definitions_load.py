@@ -233,7 +233,7 @@ def test_every_kind_of_broken_toml_is_a_definition_error(text: str, line: int | 
 
 
 def test_a_file_in_another_encoding_names_the_line(tmp_path: Path, write: Write) -> None:
-    path = write(b'[experts.a]\ninstruction = "caf\xe9"\n')
+    path = write(b'[experts.a]\ninstruction = "ol\xe9"\n')
     with pytest.raises(DefinitionError) as caught:
         load_config(None, cwd=tmp_path)
     assert caught.value.message == f"{path}:2: the file is not UTF-8 text (byte 0xe9)"
@@ -316,8 +316,8 @@ def test_a_description_has_1_to_2048_characters(description: str) -> None:
 
 
 def test_all_problems_of_a_file_are_reported_at_once() -> None:
-    error = refusal("maxSteps = 0\nmodle = 'm'\n[experts.a]\ntags = ['Bad']\n")
-    assert [issue["path"] for issue in error.details["issues"]] == ["modle", "maxSteps", "experts.a.instruction"]
+    error = refusal("maxSteps = 0\nmodl = 'm'\n[experts.a]\ntags = ['Bad']\n")
+    assert [issue["path"] for issue in error.details["issues"]] == ["modl", "maxSteps", "experts.a.instruction"]
     assert [issue["line"] for issue in error.details["issues"]] == [2, 1, 3]
 
 
@@ -406,7 +406,7 @@ def test_a_malformed_delegate_key_is_refused() -> None:
     [
         ("maxStep = 3", "maxStep", "maxSteps", 1),
         ("max_steps = 3", "max_steps", "maxSteps", 1),
-        ("modle = 'm'", "modle", "model", 1),
+        ("modl = 'm'", "modl", "model", 1),
         ("\nexpert = {}", "expert", "experts", 2),
         ("[provider]\nproviderName = 'anthropic'\nsettings = {}", "provider.settings", "setting", 3),
         (
@@ -450,7 +450,7 @@ def test_a_misspelt_key_names_the_key_that_was_meant(text: str, path: str, meant
 
 
 def test_a_misspelt_required_key_is_not_also_reported_as_missing() -> None:
-    assert problem("[experts.a]\ninstrution = 'x'").startswith("experts.a.instrution: unknown key, did you mean")
+    assert problem("[experts.a]\ninstructino = 'x'").startswith("experts.a.instructino: unknown key, did you mean")
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,6 @@ class _Process:
     pid: int
     parent: int
     group: int
-    session: int
     started: str
     is_marked: bool
 
@@ -32,19 +31,19 @@ async def end_processes(leader: int, token: str, *, has_exited: Callable[[], boo
     `has_exited` says whether the leader itself was waited for, which is its owner's task.
     """
     # Before anything dies: a stray loses its parent, and with it the way to find it without the marker.
-    strays = await asyncio.to_thread(_strays, leader, token)
-    _signal(leader, strays, signal.SIGTERM)
+    family = await asyncio.to_thread(_family, leader, token)
+    _signal(leader, family, signal.SIGTERM)
     clock = asyncio.get_running_loop().time
     deadline = clock() + GRACE_SECONDS
     # Nothing tells of the end of processes that are not our children.
-    while clock() < deadline and _is_any_alive(leader, strays, has_exited):  # noqa: ASYNC110
+    while clock() < deadline and not (has_exited() and _are_gone(leader, family)):  # noqa: ASYNC110
         await asyncio.sleep(_POLL_SECONDS)
     for _ in range(_MAX_ROUNDS):
-        found = await asyncio.to_thread(_strays, leader, token)
-        strays |= found
-        _signal(leader, found | {stray for stray in strays if _is_same(stray)}, signal.SIGKILL)
-        if not _is_any_alive(leader, strays, has_exited):
+        family = {process for process in family if _is_running(process)}
+        family |= await asyncio.to_thread(_family, leader, token)
+        if has_exited() and _are_gone(leader, family):
             return
+        _signal(leader, family, signal.SIGKILL)
         await asyncio.sleep(_POLL_SECONDS)
 
 
@@ -54,13 +53,13 @@ def kill_group(leader: int) -> None:
         os.killpg(leader, signal.SIGKILL)
 
 
-def _strays(leader: int, token: str) -> frozenset[_Process]:
-    """Descendants outside the leader's group: by marker, or by parent as long as that lives."""
+def _family(leader: int, token: str) -> set[_Process]:
+    """Who belongs to `leader`: by group, by marker, or by parent as long as that lives."""
     processes = _all_processes(token)
-    family = {leader}
-    while grown := {p.pid for p in processes if p.pid not in family and (p.parent in family or p.is_marked)}:
-        family |= grown
-    return frozenset(p for p in processes if p.pid in family and p.group != leader)
+    pids = {leader} | {p.pid for p in processes if p.is_marked or p.group == leader}
+    while grown := {p.pid for p in processes if p.pid not in pids and p.parent in pids}:
+        pids |= grown
+    return {process for process in processes if process.pid in pids}
 
 
 def _all_processes(token: str) -> list[_Process]:
@@ -82,7 +81,7 @@ def _process(pid: int, token: str) -> _Process | None:
     except OSError:
         environment = b""
     is_marked = f"{MARKER}={token}".encode() in environment.split(b"\0")
-    return _Process(pid, int(stat[1]), int(stat[2]), int(stat[3]), stat[19], is_marked)
+    return _Process(pid, int(stat[1]), int(stat[2]), stat[19], is_marked)
 
 
 def _stat_fields(pid: int) -> list[str] | None:
@@ -93,35 +92,33 @@ def _stat_fields(pid: int) -> list[str] | None:
         return None
 
 
-def _is_same(process: _Process) -> bool:
-    """Whether the process still runs; the start time tells it from another that got its id."""
+def _is_running(process: _Process) -> bool:
+    """Whether the process is there; the start time tells it from another that got its id."""
     stat = _stat_fields(process.pid)
     return stat is not None and stat[0] != "Z" and stat[19] == process.started
 
 
-def _is_any_alive(leader: int, strays: frozenset[_Process], has_exited: Callable[[], bool]) -> bool:
-    if not has_exited():
-        return True
+def _are_gone(leader: int, family: set[_Process]) -> bool:
+    """Whether none of the family runs; only to be asked once the leader was waited for."""
     # Orphans come to us where the worker is the init of its container, and nobody else waits for them.
-    for target in (-leader, *(stray.pid for stray in strays)):
+    for target in (-leader, *(process.pid for process in family)):
         with suppress(ChildProcessError):
             os.waitpid(target, os.WNOHANG)
-    return _is_group_alive(leader) or any(_is_same(stray) for stray in strays)
-
-
-def _is_group_alive(leader: int) -> bool:
+    if _PROC.is_dir():
+        return not any(_is_running(process) for process in family)
     try:
         os.killpg(leader, 0)
     except ProcessLookupError:
-        return False
-    except PermissionError:
         return True
-    return True
+    except PermissionError:
+        pass  # somebody else's process in the group still runs
+    return False
 
 
-def _signal(leader: int, strays: frozenset[_Process], number: signal.Signals) -> None:
+def _signal(leader: int, family: set[_Process], number: signal.Signals) -> None:
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, number)
-    for stray in strays:
-        with suppress(ProcessLookupError, PermissionError):
-            os.kill(stray.pid, number)
+    for process in family:
+        if process.group != leader:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(process.pid, number)
