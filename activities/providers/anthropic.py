@@ -196,7 +196,10 @@ def provider_error(error: Exception, *, secrets: Sequence[str] = ()) -> Provider
 
 def _stream_error(data: str, secrets: Sequence[str]) -> ProviderError:
     """What an `error` event means; the status, sent long before, was 200."""
-    detail: dict[str, Any] = from_json(data).get("error") or {}
+    try:
+        detail: dict[str, Any] = from_json(data).get("error") or {}
+    except (ValueError, AttributeError):
+        detail = {}
     text = str(detail.get("message") or "")
     details: dict[str, Any] = detail.get("details") or {}
     return answered_error(NAME, _kind(None, detail.get("type"), details.get("error_code"), text), text, secrets=secrets)

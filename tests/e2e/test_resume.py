@@ -25,7 +25,7 @@ def six_steps(request: Request) -> Answer:
         return Answer(calls=(Call(name="attemptCompletion", args={"result": "five files"}),))
     call = Call(name="writeTextFile", args={"path": f"{turn}.txt", "text": str(turn)})
     if turn == 4:
-        return Answer(text="four", calls=(call,), after_events=3, then="hang", gate="four")
+        return Answer(text="four", calls=(call,), after_events=4, then="hang", gate="four")
     return Answer(calls=(call,))
 
 
@@ -52,7 +52,7 @@ def slow_second_turns(request: Request) -> Answer:
     """Every delegate's second answer waits until the test lets it go."""
     answer = parallel_team(request)
     if who(request) != "team" and request.turn == 2:
-        return Answer(text="wait", calls=answer.calls, after_events=3, then="hang", gate="second")
+        return Answer(text="wait", calls=answer.calls, after_events=4, then="hang", gate="second")
     return answer
 
 

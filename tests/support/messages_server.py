@@ -408,7 +408,7 @@ class _Connection(asyncio.Protocol):
     async def _stream(self, request: Request, answer: Answer) -> bool:
         """Whether the connection lives on."""
         has_head = False
-        for number, event in enumerate(_events(request, answer)):
+        for number, event in enumerate((*_events(request, answer), b"")):
             if number == answer.after_events and not await self._happens(answer, has_head=has_head):
                 return answer.then != "die"
             if not has_head:
@@ -416,8 +416,8 @@ class _Connection(asyncio.Protocol):
                 has_head = True
             if answer.event_delay_ms:
                 await asyncio.sleep(answer.event_delay_ms / 1000)
+            # The empty one stands for the end of the body.
             self._write_chunk(event)
-        self._transport.write(b"0\r\n\r\n")
         return True
 
     async def _happens(self, answer: Answer, *, has_head: bool) -> bool:
