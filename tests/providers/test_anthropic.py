@@ -472,6 +472,20 @@ class TestPromptCache:
         assert rendered == list(range(len(conversation) - 2))
         assert len(server.requests[-1].messages) == 19
 
+    async def test_tools_and_messages_that_change_are_mapped_again(self) -> None:
+        cache = WireCache()
+        conversation = steps(1)
+        async with MessagesServer(hello) as server:
+            provider = anthropic(server)
+            await provider.generate(request(conversation, cache=cache, tools=(tool("look"),)), Heard())
+            conversation[1] = user("Something else.")
+            await provider.generate(request(conversation, cache=cache, tools=(tool("look"), tool("exec"))), Heard())
+            await provider.close()
+        later = server.requests[-1]
+        assert later.first_user_text == "Something else."
+        assert [spec["name"] for spec in later.json["tools"]] == ["look", "exec"]
+        assert marks(later.json["tools"]) == 1
+
 
 class TestAnswer:
     async def test_thinking_text_and_calls_stream_and_are_kept_in_this_order(self) -> None:

@@ -15,8 +15,11 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from perstack.activities.providers.base import Provider
+from perstack.activities.providers.cassette import CassetteProvider
 from perstack.activities.providers.failures import ProviderError, retry_after_seconds
 from perstack.activities.providers.registry import ProviderRegistry, require_credentials
+from perstack.core.cassette import Cassette
 from perstack.core.failures import CredentialError, DefinitionError
 from perstack.core.messages import TextPart
 from perstack.core.usage import Usage
@@ -390,3 +393,18 @@ class TestRegistry:
             "sys.exit(any(name in sys.modules for name in ('anthropic', 'httpx2', 'temporalio')))\n"
         )
         assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+    def test_the_sdk_can_be_imported_in_the_background(self) -> None:
+        program = (
+            "import sys, threading\n"
+            "from perstack.activities.providers.registry import warm_up\n"
+            "warm_up('anthropic')\n"
+            "[thread.join() for thread in threading.enumerate() if thread.daemon]\n"
+            "sys.exit('perstack.activities.providers.anthropic' not in sys.modules)\n"
+        )
+        assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+    async def test_every_provider_speaks_the_same_protocol(self) -> None:
+        providers: list[Provider] = [anthropic(None), CassetteProvider(Cassette(expert_key="team"))]
+        for provider in providers:
+            await provider.close()
