@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from temporalio.client import Client
-from temporalio.worker import Worker
-from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
+from . import __version__
 from .activities.call_tool import ToolCaller
 from .activities.feed import Feed
 from .activities.generate import Generator
@@ -20,9 +20,9 @@ from .activities.sessions import SessionMaker, Sessions
 from .client.storage.folder import FolderStorage
 from .workflows.expert_run import ExpertRun
 
-PASSED_THROUGH = ("perstack.core", "perstack.workflows.contracts", "perstack.workflows.options")
-"""Pure modules: every sandboxed run shares them, which saves building their models for each."""
 MAX_CONCURRENT_CALLS = 200
+BUILD_ID = f"perstack-{__version__}"
+"""Given, because the SDK would otherwise hash every loaded module at start (0.4 s)."""
 STICKY_WAIT = timedelta(seconds=1)
 HEARTBEAT_THROTTLE = timedelta(milliseconds=500)
 
@@ -36,11 +36,6 @@ class WorkerPlan:
     """A pool worker has a queue of its own for calls; an embedded one is alone on its queue."""
     grace: timedelta = timedelta(0)
     """How long calls in flight may go on when the worker leaves."""
-
-
-def workflow_runner() -> SandboxedWorkflowRunner:
-    """The sandbox all our workers and replays use."""
-    return SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*PASSED_THROUGH))
 
 
 @asynccontextmanager
@@ -66,13 +61,14 @@ async def working(
         task_queue=plan.task_queue,
         workflows=[ExpertRun],
         activities=shared if plan.is_pool else [*shared, generator.generate],
-        workflow_runner=workflow_runner(),
+        workflow_runner=UnsandboxedWorkflowRunner(),  # why: docs/decisions/0002-no-sandbox.md
         max_concurrent_activities=MAX_CONCURRENT_CALLS,
         max_concurrent_local_activities=MAX_CONCURRENT_CALLS,
         sticky_queue_schedule_to_start_timeout=STICKY_WAIT,
         max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
         default_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
         graceful_shutdown_timeout=plan.grace,
+        build_id=BUILD_ID,
     )
     try:
         async with shared_worker:
@@ -96,4 +92,5 @@ def _private_worker(client: Client, queue: str, plan: WorkerPlan, generator: Gen
         max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
         default_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
         graceful_shutdown_timeout=plan.grace,
+        build_id=BUILD_ID,
     )

@@ -6,9 +6,10 @@ from temporalio import activity
 
 from ..core.conversation import Appendix
 from ..core.expert import BASE_SKILL
-from ..core.tools import IN_ORDER_TOOLS, ToolOutcome, ToolSpec
+from ..core.tools import IN_ORDER_TOOLS, ToolOutcome, ToolSpec, text_outcome
 from ..workflows.contracts import CALL_TOOL, CallAnswer, CallRequest
 from .boundary import failures_translated, heartbeating
+from .providers.base import INVALID_JSON_ARGUMENT
 from .session import RunKey, RunSession
 from .sessions import Sessions
 
@@ -54,6 +55,9 @@ class ToolCaller:
         return outcome
 
     async def _run(self, session: RunSession, spec: ToolSpec, args: dict[str, object]) -> ToolOutcome:
+        if INVALID_JSON_ARGUMENT in args:
+            text = f"The arguments of {spec.name} were no JSON object: {args[INVALID_JSON_ARGUMENT]}"
+            return text_outcome(text, is_error=True)
         assert spec.skill_name == BASE_SKILL, "other skills are refused before the run starts"
         if spec.name not in IN_ORDER_TOOLS:
             answer = await session.base.call(spec.name, args, todos=session.todos)

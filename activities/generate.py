@@ -109,11 +109,7 @@ class Generator:
             on_usage=live.count,
         )
         try:
-            async with asyncio.timeout(limit):
-                return await session.provider.generate(model_request, live)
-        except TimeoutError as error:
-            text = f"The model did not answer within {limit:g} seconds."
-            raise self._failed(ProviderError("overloaded", text), live) from error
+            return await session.provider.generate(model_request, live)
         except asyncio.CancelledError:
             if activity.is_worker_shutdown():
                 raise
@@ -128,7 +124,7 @@ class Generator:
             failure = error.failure
         else:
             failure = Failure(name=error.code, message=error.message)
-        usage = live.usage + error.usage if is_provider else live.usage
+        usage = error.usage if is_provider else live.usage
         known = live.attempts
         if failure.is_retryable:
             now = time.time_ns() // 1_000_000

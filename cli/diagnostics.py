@@ -1,6 +1,7 @@
 """Everything on stderr, and the exit codes (decisions, Interface)."""
 
 import sys
+from collections.abc import Iterable
 from enum import IntEnum
 
 from ..core.checkpoint import CheckpointStatus
@@ -13,6 +14,7 @@ from ..core.failures import (
     UsageError,
     WorkspaceError,
 )
+from .tree import fitting
 
 
 class ExitCode(IntEnum):
@@ -67,6 +69,12 @@ def _line(text: str) -> None:
 def say(text: str) -> None:
     """One line of talk."""
     _line(f"perstack: {text}")
+
+
+def show(lines: Iterable[str]) -> None:
+    """Lines as they are, in the signs that stderr can write."""
+    for line in lines:
+        _line(fitting(line, sys.stderr.encoding))
 
 
 def warn(text: str) -> None:

@@ -27,9 +27,10 @@ from ..core.messages import FileInlinePart, FileUrlPart, ImageInlinePart, ImageU
 from ..core.run import JobSettings, ModelRules, RunInput
 from ..worker import WorkerPlan, working
 from .commands.run import PreparedRun
-from .diagnostics import ExitCode, exit_code_of_run, progress, say
+from .diagnostics import ExitCode, exit_code_of_run, progress, say, show
 from .lifecycle import Interruption
 from .output import EventWriter
+from .tree import job_tree, usage_text
 
 LEAVE_SECONDS = 1.5
 """How long calls in flight may take to end when the command is interrupted."""
@@ -154,18 +155,21 @@ async def _follow(
 
 
 def _outcome(connection: Connection, execution: Execution, follower: JobFollower) -> ExitCode:
+    """Tell how the job ended and where to look into it."""
     fold = follower.root.fold
+    if len(follower.readers) > 1:
+        show(job_tree(follower.readers.values()))
     result = fold.state.result if fold else None
-    if result is None:
+    if fold is None or result is None:
         say(f"job {execution.workflow_id} was {follower.root.closed or 'lost'} from outside")
         return ExitCode.FAILED
     if result.failure is not None:
         say(f"error: the run failed ({result.failure.name}): {result.failure.message}")
-        link = connection.link(execution)
-        if link:
-            say(f"look into it at {link}")
     elif result.status == "stoppedByExceededMaxSteps":
-        say(f"the run reached its limit of {fold.start.settings.limits.max_steps if fold else '?'} steps")
+        say(f"the run reached its limit of {fold.start.settings.limits.max_steps} steps")
+    link = connection.link(execution)
+    places = (f"perstack log --job {execution.workflow_id}", *([link] if link else ()))
+    say(" · ".join((usage_text(follower.job().usage), *places)))
     return exit_code_of_run(result.status, result.failure.name if result.failure else None)
 
 

@@ -74,9 +74,15 @@ class WirePayloadConverter(CompositePayloadConverter):
     """The SDK's converters with our JSON in place of theirs."""
 
     def __init__(self) -> None:
-        wire = WireConverter()
-        stock = DefaultPayloadConverter.default_encoding_payload_converters
-        super().__init__(*(wire if isinstance(one, JSONPlainPayloadConverter) else one for one in stock))
+        # The SDK makes a new one for every call with external storage; the cache of type adapters must outlive it.
+        super().__init__(*_CONVERTERS)
+
+
+_WIRE = WireConverter()
+_CONVERTERS = tuple(
+    _WIRE if isinstance(one, JSONPlainPayloadConverter) else one
+    for one in DefaultPayloadConverter.default_encoding_payload_converters
+)
 
 
 def data_converter(driver: StorageDriver) -> DataConverter:

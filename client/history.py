@@ -1,5 +1,6 @@
 """Temporal's history → triggers → the fold: the one decoder of what Temporal recorded of a run (DESIGN §1)."""
 
+import asyncio
 import json
 from collections import deque
 from collections.abc import AsyncIterator
@@ -47,6 +48,8 @@ from ..workflows.contracts import (
 )
 
 T = TypeVar("T")
+POLL_SECONDS = 0.04
+"""The shortest time between two questions for new events of one execution."""
 _LOCAL_ACTIVITY_MARKER = "core_local_activity"
 
 _CHILD_NOT_STARTED = EventType.EVENT_TYPE_START_CHILD_WORKFLOW_EXECUTION_FAILED
@@ -295,8 +298,18 @@ def _ended_without_failure(event: HistoryEvent) -> BaseException:
 async def history_events(client: Client, execution: Execution, *, wait: bool) -> AsyncIterator[HistoryEvent]:
     """The history of one execution; with `wait`, new events as they come until it closes."""
     handle = client.get_workflow_handle(execution.workflow_id, run_id=execution.temporal_run_id)
-    async for event in handle.fetch_history_events(wait_new_event=wait):
-        yield event
+    pages = handle.fetch_history_events(wait_new_event=wait)
+    loop = asyncio.get_running_loop()
+    while True:
+        begun = loop.time()
+        await pages.fetch_next_page()
+        for event in pages.current_page or ():
+            yield event
+        if pages.next_page_token is None:
+            return
+        if wait:
+            # A step writes its events one by one; asked for at once, each would be a round trip of its own.
+            await asyncio.sleep(max(0.0, begun + POLL_SECONDS - loop.time()))
 
 
 async def read_run(client: Client, execution: Execution) -> RunReader:

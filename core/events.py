@@ -188,6 +188,15 @@ class CompleteStreamingRunResult(RunBase):
     text: str
 
 
+class AnsweredCall(Wire):
+    """The interactive call whose answer opens a segment."""
+
+    tool_call_id: str
+    tool_name: str
+    skill_name: str
+    text: str
+
+
 class InitializeRuntime(RuntimeBase):
     type: Literal["initializeRuntime"] = "initializeRuntime"
     runtime_version: str
@@ -199,7 +208,7 @@ class InitializeRuntime(RuntimeBase):
     timeout: int
     """Per generation, in milliseconds."""
     query: str | None = None
-    interactive_tool_call_result: dict[str, Any] | None = None
+    interactive_tool_call: AnsweredCall | None = None
 
 
 class SkillStarting(RuntimeBase):

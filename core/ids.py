@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 _SEMVER = r"(?:0|[1-9]\d*)\.(?:0|[1-9]\d*)\.(?:0|[1-9]\d*)(?:-[\w.-]+)?(?:\+[\w.-]+)?"
 _EXPERT_KEY = re.compile(
-    r"^((?:@[a-z0-9][a-z0-9_.-]*/)?[a-z0-9][a-z0-9_.-]*)"
-    rf"(?:@({_SEMVER})|@([a-z0-9][a-z0-9_.-]*))?$"
+    r"((?:@[a-z0-9][a-z0-9_.-]*/)?[a-z0-9][a-z0-9_.-]*)"
+    rf"(?:@({_SEMVER})|@([a-z0-9][a-z0-9_.-]*))?",
+    re.ASCII,
 )
-_JOB_ID = re.compile(r"^[A-Za-z0-9_-]{1,128}$")
+_JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 MAX_EXPERT_KEY = 511
 
@@ -34,13 +35,13 @@ class ExpertKey(NamedTuple):
 
 def parse_expert_key(key: str) -> ExpertKey | None:
     """The parts of `key`, or `None` when it is malformed."""
-    match = _EXPERT_KEY.match(key) if len(key) <= MAX_EXPERT_KEY else None
+    match = _EXPERT_KEY.fullmatch(key) if len(key) <= MAX_EXPERT_KEY else None
     return ExpertKey(match[1], match[2], match[3]) if match else None
 
 
 def is_job_id(text: str) -> bool:
     """Whether `text` may name a job."""
-    return bool(_JOB_ID.match(text))
+    return bool(_JOB_ID.fullmatch(text))
 
 
 def cuid_from(*parts: str | int) -> str:

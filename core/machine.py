@@ -1,32 +1,45 @@
 """The nine-state machine: a pure, total function from state and trigger to the next state (contract §3, decisions)."""
 
 import json
-from typing import assert_never
+from typing import Any, assert_never
 
 from .conversation import opening
-from .effects import Finish, Generate, OpenSession
+from .effects import Generate, OpenSession
+from .endings import complete, finish, stop_by_cancellation, stop_by_error, stop_by_loss
 from .events import (
     CallTools as CallToolsEvent,
 )
 from .events import (
-    CompleteRun,
     CompleteStreamingReasoning,
     CompleteStreamingRunResult,
     Retry,
     SkillConnected,
-    SkillDisconnected,
     SkillStarting,
     StartGeneration,
     StartRun,
-    StopRunByCancellation,
-    StopRunByError,
 )
 from .failures import Attempt, Failure, IllegalTransition
-from .messages import ExpertMessage, TextPart, ToolCallPart, ToolMessage, ToolResultPart, UserMessage
+from .messages import (
+    ExpertMessage,
+    InstructionMessage,
+    TextPart,
+    ToolCallPart,
+    ToolMessage,
+    ToolResultPart,
+    UserMessage,
+)
 from .run import Generation, SessionReport
 from .state import RunState, State
-from .tools import ToolCall, text_outcome
-from .toolwork import Verdict, answer_call, call_lost, call_tools, delegate_finished, person_answered, tool_failed
+from .tools import ToolCall, ToolResult
+from .toolwork import (
+    Verdict,
+    answer_call,
+    call_lost,
+    call_tools,
+    delegate_finished,
+    person_answered,
+    tool_failed,
+)
 from .triggers import (
     Answered,
     CancelRequested,
@@ -60,7 +73,7 @@ def advance(state: RunState, trigger: Trigger) -> Transition:
     turn = Turn(state)
     _take(turn, trigger)
     if turn.state.is_cancelling and not turn.state.is_waiting and turn.state.state != State.STOPPED:
-        _stop_by_cancellation(turn)
+        stop_by_cancellation(turn)
     return turn.transition()
 
 
@@ -74,7 +87,8 @@ def is_legal(state: RunState, trigger: Trigger) -> bool:
         case SessionOpened():
             return state.is_opening
         case SessionFailed():
-            return state.is_waiting
+            has_calls = state.state == State.CALLING_MCP_TOOLS and bool(state.running)
+            return state.is_opening or state.is_generating or has_calls
         case Generated() | GenerationFailed() | GenerationLost():
             return state.is_generating
         case ToolFinished() | ToolFailed() | ToolLost():
@@ -89,7 +103,7 @@ def is_legal(state: RunState, trigger: Trigger) -> bool:
             assert_never(trigger)
 
 
-def _take(turn: Turn, trigger: Trigger) -> None:  # noqa: C901 -- one case per trigger
+def _take(turn: Turn, trigger: Trigger) -> None:
     match trigger:
         case Started():
             turn.initialize_runtime()
@@ -98,9 +112,7 @@ def _take(turn: Turn, trigger: Trigger) -> None:  # noqa: C901 -- one case per t
         case SessionOpened(report):
             _session_opened(turn, report)
         case SessionFailed(failure):
-            turn.set(is_opening=False, is_generating=False, running=())
-            if not turn.state.is_cancelling:
-                _stop_by_error(turn, failure)
+            _session_failed(turn, failure)
         case Generated(generation):
             _generated(turn, generation)
         case GenerationFailed(failure, attempts, usage):
@@ -150,15 +162,26 @@ def _session_opened(turn: Turn, report: SessionReport) -> None:
         skill_names=tuple(skill.name for skill in report.skills),
         toolset=state.toolset.model_copy(update={"skill_tools": report.skill_tools}),
     )
-    first = opening(report.instruction or "", state.start.query, state.start.files)
+    _start_run(turn, opening(report.instruction or "", state.start.query, state.start.files))
+    if not turn.state.is_cancelling:
+        _prepare_step(turn)
+
+
+def _session_failed(turn: Turn, failure: Failure) -> None:
+    if turn.state.is_opening:  # a run opens with startRun even if it ends at once
+        _start_run(turn, opening("", turn.state.start.query, turn.state.start.files)[1:])
+    turn.set(is_opening=False, is_generating=False, running=())
+    if not turn.state.is_cancelling:
+        stop_by_error(turn, failure)
+
+
+def _start_run(turn: Turn, first: tuple[InstructionMessage | UserMessage, ...]) -> None:
     messages = tuple(turn.with_ids(message) for message in first)
     turn.emit(StartRun, initial_checkpoint=turn.state.checkpoint, input_messages=messages)
     turn.set_checkpoint(status="proceeding")
     for message in messages:
         turn.append(message, is_new=False)
     turn.set_step(input_messages=messages)
-    if not turn.state.is_cancelling:
-        _prepare_step(turn)
 
 
 def _prepare_step(turn: Turn) -> None:
@@ -236,7 +259,7 @@ def _generation_failed(turn: Turn, failure: Failure, attempts: tuple[Attempt, ..
         failure = failure.model_copy(
             update={"message": f"Max retries ({tried}) exceeded: {failure.message}", "is_retryable": False}
         )
-    _stop_by_error(turn, failure)
+    stop_by_error(turn, failure)
 
 
 def _generation_lost(turn: Turn, attempts: tuple[Attempt, ...]) -> None:
@@ -249,34 +272,39 @@ def _generation_lost(turn: Turn, attempts: tuple[Attempt, ...]) -> None:
         _ask_generation(turn)
     else:
         turn.set(is_generating=False)
-        text = f"The worker of the model call was lost {losses} times in a row; resume the job to try again."
-        _stop_by_error(turn, Failure(name="worker.lost", message=text))
+        stop_by_loss(turn, f"The worker of the model call was lost {losses} times in a row")
 
 
 def _call_tools(turn: Turn, message: ExpertMessage, usage: Usage) -> None:
+    calls = _tool_calls(turn, message.calls)
+    message = turn.with_ids(message)
+    turn.append(message)
+    turn.set_step(tool_calls=calls)
+    turn.set_checkpoint(retry_count=0)
+    turn.emit(CallToolsEvent, new_message=message, tool_calls=calls, usage=usage)
+    turn.set(state=State.CALLING_MCP_TOOLS, calls=calls, results={}, running=(), call_losses={})
+    _follow(turn, call_tools(turn))
+
+
+def _tool_calls(turn: Turn, parts: tuple[ToolCallPart, ...]) -> tuple[ToolCall, ...]:
     skills = {spec.name: spec.skill_name for spec in turn.state.toolset.specs}
-    calls = tuple(
+    return tuple(
         ToolCall(
             id=part.tool_call_id,
             skill_name=skills.get(part.tool_name, ""),
             tool_name=part.tool_name,
             args=part.args,
         )
-        for part in message.calls
+        for part in parts
     )
-    message = turn.with_ids(message)
-    turn.append(message)
-    turn.set_step(tool_calls=calls)
-    turn.set_checkpoint(retry_count=0)
-    turn.emit(CallToolsEvent, new_message=message, tool_calls=calls, usage=usage)
-    turn.set(state=State.CALLING_MCP_TOOLS, calls=calls, results={}, running=())
-    _follow(turn, call_tools(turn))
 
 
 def _follow(turn: Turn, verdict: Verdict) -> None:
     """What an answered call leads to."""
     if verdict.kind == "complete":
-        _complete(turn, verdict.text, NO_USAGE)
+        complete(turn, verdict.text, NO_USAGE)
+    elif verdict.kind == "failed":
+        stop_by_loss(turn, verdict.text)
     elif verdict.kind == "stepDone":
         _finish_step(turn)
 
@@ -287,23 +315,24 @@ def _finish_step(turn: Turn) -> None:
     if turn.finish_step():
         _prepare_step(turn)
     else:
-        _finish(turn)
+        finish(turn)
 
 
-def _retry(turn: Turn, failure: Failure, messages: tuple[AnyMessage, ...], usage: Usage) -> None:
+def _retry(turn: Turn, failure: Failure, messages: tuple[AnyMessage, ...], usage: Usage, **payload: Any) -> None:
     """A mistake of the model: it is told, and the step is over; the last allowed one stops the run."""
     limit = turn.state.start.settings.limits.max_retries
     retries = (turn.state.checkpoint.retry_count or 0) + 1
     if retries > limit:
         name = "MaxRetriesExceeded"
-        _stop_by_error(turn, Failure(name=name, message=f"Max retries ({limit}) exceeded: {failure.message}"))
+        stop_by_error(turn, Failure(name=name, message=f"Max retries ({limit}) exceeded: {failure.message}"))
         return
     added = tuple(turn.with_ids(message) for message in messages)
     for message in added:
         turn.append(message)
         turn.tell_session(message=message)
     turn.set_checkpoint(retry_count=retries)
-    turn.emit(Retry, reason=_reason(failure), new_messages=added, usage=usage)
+    turn.set_step(**payload)
+    turn.emit(Retry, reason=_reason(failure), new_messages=added, usage=usage, **payload)
     turn.set(state=State.FINISHING_STEP)
     _finish_step(turn)
 
@@ -326,13 +355,12 @@ def _cut_by_length(turn: Turn, message: ExpertMessage, usage: Usage) -> None:
         return
     first: ToolCallPart = calls[0]
     contents = tuple(part for part in message.contents if not isinstance(part, ToolCallPart))
-    answer = ToolResultPart(
-        tool_call_id=first.tool_call_id,
-        tool_name=first.tool_name,
-        contents=(TextPart(text=_reason(failure)),),
-        is_error=True,
-    )
-    _retry(turn, failure, (ExpertMessage(contents=(*contents, first)), ToolMessage(contents=(answer,))), usage)
+    answer = turn.parts_with_ids((TextPart(text=_reason(failure)),))
+    part = ToolResultPart(tool_call_id=first.tool_call_id, tool_name=first.tool_name, contents=answer, is_error=True)
+    (call,) = _tool_calls(turn, (first,))
+    result = ToolResult(id=call.id, skill_name=call.skill_name, tool_name=call.tool_name, result=answer, is_error=True)
+    messages = (ExpertMessage(contents=(*contents, first)), ToolMessage(contents=(part,)))
+    _retry(turn, failure, messages, usage, tool_calls=(call,), tool_results=(result,))
 
 
 def _refused(turn: Turn, generation: Generation) -> None:
@@ -340,50 +368,11 @@ def _refused(turn: Turn, generation: Generation) -> None:
         failure = Failure(name="provider.content_refused", message="The model refused to answer this conversation.")
     else:
         failure = Failure(name="UnexpectedFinishReason", message="The model stopped for a reason we do not know.")
-    _stop_by_error(turn, failure)
+    stop_by_error(turn, failure)
 
 
 def _complete_with_text(turn: Turn, message: ExpertMessage, usage: Usage) -> None:
     message = turn.with_ids(message)
     turn.append(message)
     turn.set_checkpoint(retry_count=0)
-    _complete(turn, message.text, usage)
-
-
-def _complete(turn: Turn, text: str, usage: Usage) -> None:
-    turn.set_checkpoint(status="completed")
-    turn.emit(CompleteRun, checkpoint=turn.state.checkpoint, step=turn.state.step, text=text, usage=usage)
-    _finish(turn, text=text)
-
-
-def _stop_by_error(turn: Turn, failure: Failure) -> None:
-    failure = failure.model_copy(update={"is_retryable": False})
-    turn.set_checkpoint(status="stoppedByError", error=failure)
-    turn.emit(StopRunByError, checkpoint=turn.state.checkpoint, step=turn.state.step, error=failure)
-    _finish(turn)
-
-
-def _stop_by_cancellation(turn: Turn) -> None:
-    state = turn.state
-    changes: dict[str, object] = {"status": "stoppedByCancellation"}
-    if state.state == State.CALLING_MCP_TOOLS:
-        for index in range(len(state.calls)):
-            if index not in state.results:
-                turn.set(results={**turn.state.results, index: text_outcome("The run was cancelled.", is_error=True)})
-        changes["partial_tool_results"] = tuple(turn.result_of(index) for index in range(len(state.calls)))
-    elif state.state == State.CALLING_DELEGATES:
-        finished = tuple(turn.result_of(index) for index in sorted(state.results))
-        changes["partial_tool_results"] = finished
-    if state.state in (State.CALLING_DELEGATES, State.CALLING_INTERACTIVE_TOOLS):
-        changes["id"] = turn.next_id("checkpoint")
-    turn.set_checkpoint(**changes)
-    turn.emit(StopRunByCancellation, checkpoint=turn.state.checkpoint, step=turn.state.step)
-    _finish(turn)
-
-
-def _finish(turn: Turn, *, text: str = "") -> None:
-    result = turn.run_result(text=text)
-    turn.set(state=State.STOPPED, result=result, running=(), is_generating=False, is_opening=False)
-    for name in turn.state.skill_names:
-        turn.emit_runtime(SkillDisconnected, skill_name=name)
-    turn.ask(Finish(result))
+    complete(turn, message.text, usage)

@@ -57,7 +57,9 @@ class RunState(Wire):
     is_cancelling: bool = False
     generations: int = 0
     losses: int = 0
-    """Workers lost in a row by the effect in flight."""
+    """Workers lost in a row by the model call in flight."""
+    call_losses: dict[int, int] = {}
+    """The same by tool call, as far as one was lost."""
     delegates_last_step: int = 0
     skill_names: tuple[str, ...] = ()
     ordinals: Ordinals = Ordinals()

@@ -1,6 +1,8 @@
 """Tools, calls and results; which class a call belongs to and in which order calls run."""
 
+import hashlib
 import re
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from .expert import BASE_SKILL, Expert, Skill
@@ -13,6 +15,8 @@ _PRIORITY: dict[ToolKind, int] = {"mcp": 0, "delegate": 1, "interactive": 2}
 ATTEMPT_COMPLETION = "attemptCompletion"
 IN_ORDER_TOOLS = frozenset({"todo", "clearTodo", ATTEMPT_COMPLETION})
 """Base tools that run after all others of the same message, one after another."""
+MAX_TOOL_NAME = 64
+_NOT_IN_TOOL_NAME = re.compile(r"[^a-zA-Z0-9_-]")
 
 
 class ToolSpec(Wire):
@@ -112,16 +116,17 @@ _DELEGATE_SCHEMA: dict[str, Any] = {
 
 
 def delegate_tools(delegates: tuple[str, ...], experts: dict[str, Expert], taken: set[str]) -> list[ToolSpec]:
-    """One tool per delegate, named by its last path segment; a name already taken gets the full key instead."""
+    """One tool per delegate, named by its last path segment; a name already taken gets the full key instead.
+
+    The names are unique beside `taken` and hold only what every provider allows.
+    """
     specs: list[ToolSpec] = []
-    used = set(taken)
-    for key in delegates:
+    used = {tool_name(name) for name in taken}
+    for key in dict.fromkeys(delegates):
         expert = experts.get(key)
         if expert is None:
             continue
-        name = expert.name.rpartition("/")[2]
-        if name in used:
-            name = re.sub(r"[/@]", "_", expert.key)
+        name = next(name for name in _names_of(expert) if name not in used)
         used.add(name)
         specs.append(
             ToolSpec(
@@ -133,6 +138,28 @@ def delegate_tools(delegates: tuple[str, ...], experts: dict[str, Expert], taken
             )
         )
     return specs
+
+
+def tool_name(text: str) -> str:
+    """`text` in the letters and the length every provider allows; what had to be cut off is told by a hash."""
+    name = _NOT_IN_TOOL_NAME.sub("_", text)
+    return name if len(name) <= MAX_TOOL_NAME else _hashed(name, text)
+
+
+def _names_of(expert: Expert) -> Iterator[str]:
+    """What a delegate's tool may be called, the best name first."""
+    yield tool_name(expert.name.rpartition("/")[2])
+    full = tool_name(expert.key)
+    yield full
+    attempt = 0
+    while True:
+        yield _hashed(full, f"{expert.key}#{attempt}")
+        attempt += 1
+
+
+def _hashed(name: str, source: str) -> str:
+    suffix = "_" + hashlib.sha256(source.encode()).hexdigest()[:8]
+    return name[: MAX_TOOL_NAME - len(suffix)] + suffix
 
 
 class Toolset(Wire):

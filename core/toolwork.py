@@ -6,6 +6,7 @@ from typing import Literal
 from .conversation import KnownResult, tool_message
 from .effects import AskPerson, CallTools, Delegate, DelegateCall, PlannedCall
 from .events import (
+    AnsweredCall,
     CallDelegate,
     CallInteractiveTool,
     FinishAllToolCalls,
@@ -42,8 +43,9 @@ from .turn import Turn
 class Verdict:
     """What is left to do after a call was answered."""
 
-    kind: Literal["wait", "stepDone", "complete"]
+    kind: Literal["wait", "stepDone", "complete", "failed"]
     text: str = ""
+    """Of the run, or why it failed."""
 
 
 WAIT = Verdict("wait")
@@ -79,22 +81,21 @@ def tool_failed(turn: Turn, index: int, failure: Failure) -> Verdict:
 def call_lost(turn: Turn, index: int, *, has_started: bool, max_losses: int) -> Verdict:
     """The worker of a call is gone: repeat what may be repeated, tell the model about the rest."""
     state = turn.state
-    losses = state.losses + 1
-    turn.set(losses=losses)
-    may_repeat = not has_started or _spec(state, index).is_repeatable
-    if may_repeat and losses < max_losses and not state.is_cancelling:
-        _start(turn, [index], is_again=True)
-        return WAIT
     name = state.calls[index].tool_name
+    losses = state.call_losses.get(index, 0) + 1
+    turn.set(call_losses={**state.call_losses, index: losses})
     if state.is_cancelling:
         text = f"{name} was cancelled."
-    elif has_started:
+    elif has_started and not _spec(state, index).is_repeatable:
         text = (
             f"The worker that ran {name} was lost. Whether the call had an effect is unknown, "
             "and any state its skill kept was reset. Check before you repeat it."
         )
+    elif losses < max_losses:
+        _start(turn, [index], is_again=True)
+        return WAIT
     else:
-        text = f"No worker could run {name}; it did not run."
+        return Verdict("failed", f"The worker of {name} was lost {losses} times in a row")
     _answer(turn, index, text_outcome(text, is_error=True), is_ours=True)
     return _after_answer(turn)
 
@@ -118,9 +119,10 @@ def delegate_finished(turn: Turn, index: int, result: RunResult) -> Verdict:
 
 def person_answered(turn: Turn, index: int, text: str) -> Verdict:
     """A person answered one call; the others stop the run again."""
-    turn.set(running=tuple(i for i in turn.state.running if i != index))
     _answer(turn, index, text_outcome(text), is_ours=True)
-    return _resume(turn, step_number=turn.state.checkpoint.step_number + 1)
+    call = turn.state.calls[index]
+    answered = AnsweredCall(tool_call_id=call.id, tool_name=call.tool_name, skill_name=call.skill_name, text=text)
+    return _resume(turn, step_number=turn.state.checkpoint.step_number + 1, answered=answered)
 
 
 def _refusal(state: RunState, call: ToolCall) -> str | None:
@@ -133,6 +135,8 @@ def _refusal(state: RunState, call: ToolCall) -> str | None:
         query = call.args.get("query")
         if not isinstance(query, str) or not query.strip():
             return f"Delegation to {spec.skill_name} needs a non-empty string `query`."
+    if spec.kind == "interactive" and state.start.delegated_by is not None:
+        return f"{spec.name} asks a person, which only the coordinator of a job may do."
     if is_completion(spec) and any(_waits_for_others(state, other) for other in state.calls):
         return f"{ATTEMPT_COMPLETION} was not tried because other calls are open: finish them first."
     return None
@@ -140,7 +144,7 @@ def _refusal(state: RunState, call: ToolCall) -> str | None:
 
 def _waits_for_others(state: RunState, call: ToolCall) -> bool:
     spec = _spec_named(state, call.tool_name)
-    return spec is not None and spec.kind != "mcp" and (spec.kind == "interactive" or _refusal(state, call) is None)
+    return spec is not None and spec.kind != "mcp" and _refusal(state, call) is None
 
 
 def _spec_named(state: RunState, name: str) -> ToolSpec | None:
@@ -179,13 +183,10 @@ def _start(turn: Turn, indexes: list[int], *, is_again: bool = False) -> None:
 
 def _answer(turn: Turn, index: int, outcome: ToolOutcome, *, is_ours: bool = False) -> None:
     """Keep the answer to call `index`; the session is told of answers it did not produce itself."""
-    parts = turn.parts_with_ids(outcome.result)
-    kept = outcome.model_copy(update={"result": parts})
     state = turn.state
     turn.set(
-        results={**state.results, index: kept},
+        results=dict(sorted({**state.results, index: outcome}.items())),
         running=tuple(i for i in state.running if i != index),
-        losses=state.losses if is_ours else 0,
     )
     if is_ours:
         turn.tell_session(result=KnownResult(index=index, contents=outcome.result, is_error=outcome.is_error))
@@ -208,19 +209,12 @@ def _next_in_order(turn: Turn) -> Verdict:
 
 def _after_mcp(turn: Turn) -> Verdict:
     state = turn.state
-    for index in sorted(state.results):
-        change = state.results[index].change
-        if change is not None:
-            turn.set(toolset=turn.state.toolset.apply(change))
     delegates, people = _of_kind(state, "delegate"), _of_kind(state, "interactive")
     if not delegates and not people:
         return _finish_mcp_only(turn)
-    turn.set_step(partial_tool_results=_results(turn), pending_tool_calls=_calls(state, [*delegates, *people]))
-    turn.emit(
-        FinishMcpTools,
-        tool_results=_results(turn),
-        pending_tool_calls=_calls(state, [*delegates, *people]),
-    )
+    results, pending = results_of(turn), _calls(state, [*delegates, *people])
+    turn.set_step(partial_tool_results=results, pending_tool_calls=pending)
+    turn.emit(FinishMcpTools, tool_results=results, pending_tool_calls=pending)
     turn.set(state=State.CALLING_DELEGATES)
     if delegates:
         _delegate(turn, delegates, people)
@@ -234,7 +228,7 @@ def _finish_mcp_only(turn: Turn) -> Verdict:
     """Every call of the step was an MCP call and is answered."""
     state = turn.state
     completion = _successful_completion(state)
-    results = _results(turn)
+    results = results_of(turn)
     turn.set_step(tool_results=results)
     if completion is None or len(state.calls) > 1:
         turn.emit(ResolveToolResults, tool_results=results)
@@ -249,8 +243,11 @@ def _finish_mcp_only(turn: Turn) -> Verdict:
 
 
 def _append_results(turn: Turn) -> ToolMessage:
-    """Answer all calls of the expert message with one tool message."""
+    """Answer all calls of the expert message with one tool message; what they changed counts from here on."""
     state = turn.state
+    for outcome in state.results.values():
+        if outcome.change is not None:
+            turn.set(toolset=turn.state.toolset.apply(outcome.change))
     message = _last_expert_message(state)
     known = {
         index: KnownResult(index=index, contents=outcome.result, is_error=outcome.is_error)
@@ -289,8 +286,14 @@ def _completion_text(turn: Turn, call: ToolCall) -> str:
     return text
 
 
-def _results(turn: Turn) -> tuple[ToolResult, ...]:
-    return tuple(turn.result_of(index) for index in sorted(turn.state.results))
+def results_of(turn: Turn) -> tuple[ToolResult, ...]:
+    """All answers so far in call order; their parts get their ids here, whatever order they arrived in."""
+    named = {
+        index: outcome.model_copy(update={"result": turn.parts_with_ids(outcome.result)})
+        for index, outcome in turn.state.results.items()
+    }
+    turn.set(results=named)
+    return tuple(turn.result_of(index) for index in named)
 
 
 def _calls(state: RunState, indexes: list[int]) -> tuple[ToolCall, ...]:
@@ -305,7 +308,7 @@ def _delegate(turn: Turn, delegates: list[int], people: list[int]) -> None:
         status="stoppedByDelegate",
         delegate_to=tuple(turn.target(index) for index in delegates),
         pending_tool_calls=_calls(state, people) or None,
-        partial_tool_results=_results(turn),
+        partial_tool_results=results_of(turn),
     )
     turn.emit(StopRunByDelegate, checkpoint=turn.state.checkpoint, step=turn.state.step)
     turn.set(running=tuple(delegates), delegates_last_step=0)
@@ -344,20 +347,20 @@ _UNFINISHED = {
 }
 
 
-def _resume(turn: Turn, *, step_number: int) -> Verdict:
+def _resume(turn: Turn, *, step_number: int, answered: AnsweredCall | None = None) -> Verdict:
     """Open the next segment and go on with what is still pending (ResumingFromStop)."""
-    turn.new_segment(step_number=step_number)
+    turn.new_segment(step_number=step_number, answered=answered)
     state = turn.state
     people = _of_kind(state, "interactive")
     turn.set_checkpoint(
         delegate_to=None,
         pending_tool_calls=_calls(state, people) or None,
-        partial_tool_results=_results(turn),
+        partial_tool_results=results_of(turn),
     )
     turn.emit(ResumeFromStop, checkpoint=turn.state.checkpoint)
     turn.set_checkpoint(status="proceeding")
     turn.set(state=State.RESUMING_FROM_STOP)
-    results = _results(turn)
+    results = results_of(turn)
     if people:
         pending = _calls(state, people)
         turn.emit(ResumeToolCalls, pending_tool_calls=pending, partial_tool_results=results)
@@ -384,7 +387,7 @@ def _ask_person(turn: Turn, people: list[int]) -> None:
         usage=state.step.usage,
     )
     turn.set_checkpoint(
-        status="stoppedByInteractiveTool", pending_tool_calls=calls, partial_tool_results=_results(turn)
+        status="stoppedByInteractiveTool", pending_tool_calls=calls, partial_tool_results=results_of(turn)
     )
     turn.emit(StopRunByInteractiveTool, checkpoint=turn.state.checkpoint, step=turn.state.step)
     turn.set(running=tuple(people))

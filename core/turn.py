@@ -7,6 +7,7 @@ from .checkpoint import Checkpoint, DelegatedBy, DelegationTarget, Step
 from .conversation import Appendix, KnownResult
 from .effects import Effect
 from .events import (
+    AnsweredCall,
     ContinueToNextStep,
     Event,
     InitializeRuntime,
@@ -90,7 +91,7 @@ class Turn:
         event = event_type(id=self.next_id("event"), job_id=checkpoint.job_id, run_id=checkpoint.run_id, **payload)
         self._events.append(event)  # pyright: ignore[reportArgumentType] -- see emit
 
-    def initialize_runtime(self) -> None:
+    def initialize_runtime(self, *, answered: AnsweredCall | None = None) -> None:
         """Emit the event that opens every segment."""
         start = self.state.start
         self.emit_runtime(
@@ -103,6 +104,7 @@ class Turn:
             max_retries=start.settings.limits.max_retries,
             timeout=start.settings.limits.timeout_ms,
             query=start.query if self.state.segment == 0 else None,
+            interactive_tool_call=answered,
         )
 
     def with_ids(self, message: MessageT) -> MessageT:
@@ -130,7 +132,8 @@ class Turn:
         """Note something for the next generation that the worker cannot know."""
         appendix: Appendix = self.state.appendix
         if result is not None:
-            appendix = appendix.model_copy(update={"results": (*appendix.results, result)})
+            known = sorted((*appendix.results, result), key=lambda one: one.index)
+            appendix = appendix.model_copy(update={"results": tuple(known)})
         if message is not None:
             appendix = appendix.model_copy(update={"messages": (*appendix.messages, message)})
         self.set(appendix=appendix)
@@ -186,7 +189,7 @@ class Turn:
         self.set(checkpoint=following, step=Step(step_number=following.step_number), calls=(), results={})
         return True
 
-    def new_segment(self, *, step_number: int) -> None:
+    def new_segment(self, *, step_number: int, answered: AnsweredCall | None = None) -> None:
         """Open the next segment of the run: a new run id, a new checkpoint, the same conversation."""
         segment = self.state.segment + 1
         run_id = segment_run_id(self.state.start.run_id, segment)
@@ -194,7 +197,7 @@ class Turn:
         self.set_checkpoint(run_id=run_id, step_number=step_number)
         self.set_checkpoint(id=self.next_id("checkpoint"))
         self.set(step=Step(step_number=step_number))
-        self.initialize_runtime()
+        self.initialize_runtime(answered=answered)
 
     def delegated_by(self, index: int) -> DelegatedBy:
         """What a delegate's checkpoints say of this run."""

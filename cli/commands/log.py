@@ -1,6 +1,7 @@
 """`perstack log`: a job from its history alone, as text, JSON or cassette."""
 
 import json
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -22,6 +23,7 @@ from ...core.tools import ToolResult
 from ..diagnostics import ExitCode
 from ..lifecycle import run_command
 from ..output import EventEncoder, write_bytes, write_line
+from ..tree import fitting, job_tree
 
 if TYPE_CHECKING:
     from ...client.follow import JobFollower
@@ -52,8 +54,8 @@ def _print(follower: "JobFollower", events: list[Event], *, is_json: bool, is_ca
     elif is_json:
         write_bytes(_json(follower.job(), events))
     else:
-        for line in _text(follower.job(), events):
-            write_line(line)
+        for line in _text(follower.job(), job_tree(follower.readers.values()), events):
+            write_line(fitting(line, sys.stdout.encoding))
 
 
 def _json(job: Job, events: Sequence[Event]) -> bytes:
@@ -77,7 +79,7 @@ def _summary(events: Sequence[Event]) -> dict[str, Any]:
     return summary
 
 
-def _text(job: Job, events: Sequence[Event]) -> list[str]:
+def _text(job: Job, tree: Sequence[str], events: Sequence[Event]) -> list[str]:
     lines = [
         f"Job: {job.id} ({job.status})",
         f"Expert: {job.coordinator_expert_key}",
@@ -88,7 +90,7 @@ def _text(job: Job, events: Sequence[Event]) -> list[str]:
         lines.append(f"Finished: {_time(job.finished_at, '%Y-%m-%d %H:%M:%S')}")
     usage = job.usage
     lines.append(f"Tokens: {usage.input_tokens} in ({usage.cached_input_tokens} cached), {usage.output_tokens} out")
-    lines.extend(("Events:", RULE))
+    lines.extend(("Runs:", *tree, "Events:", RULE))
     for event in events:
         place = f"[Step {event.step_number}] " if isinstance(event, RunBase) else ""
         who = f"  {event.expert_key}" if isinstance(event, RunBase) else ""

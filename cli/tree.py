@@ -1,0 +1,137 @@
+"""The runs of a job as lines of text: who called whom, how it ended, what it cost."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from ..core.checkpoint import CheckpointStatus
+from ..core.usage import NO_USAGE, Usage
+
+if TYPE_CHECKING:
+    from ..client.history import RunReader
+    from ..core.fold import Fold
+
+_GLYPHS: dict[CheckpointStatus, str] = {
+    "completed": "✓",
+    "stoppedByError": "✗",
+    "stoppedByExceededMaxSteps": "✗",
+    "stoppedByCancellation": "✗",
+    "stoppedByInteractiveTool": "⏸",
+    "stoppedByDelegate": "⏸",
+}
+_RUNNING = "◦"
+_ASCII = str.maketrans({"✓": "+", "✗": "x", "⏸": "=", "◦": "o", "├": "|", "└": "`", "│": "|", "·": "-", "…": "~"})
+_MAX_ERROR = 160
+
+Path = tuple[str, ...]
+
+
+def job_tree(readers: "Iterable[RunReader]") -> list[str]:
+    """One line per run, delegates below their caller in the order of its calls; tokens are the run's own."""
+    runs = {reader.fold.start.path: (reader, reader.fold) for reader in readers if reader.fold is not None}
+    children: dict[Path, list[Path]] = {path: [] for path in runs}
+    for path in sorted(runs, key=_place):
+        if path and path[:-1] in children:
+            children[path[:-1]].append(path)
+    rows: list[tuple[str, ...]] = []
+
+    def visit(path: Path, lead: str, indent: str) -> None:
+        reader, fold = runs[path]
+        reported = [runs[child][1].state.checkpoint.usage for child in children[path] if runs[child][0].has_reported]
+        rows.append((f"{lead}{_glyph(reader, fold)} {fold.start.expert_key}", *_cells(reader, fold, reported)))
+        for child in children[path]:
+            is_last = child == children[path][-1]
+            visit(child, indent + ("└ " if is_last else "├ "), indent + ("  " if is_last else "│ "))
+
+    for root in (path for path in runs if path[:-1] not in children or not path):
+        visit(root, "", "")
+    return _aligned(rows)
+
+
+def usage_text(usage: Usage) -> str:
+    """Tokens for people."""
+    cached = f" ({_count(usage.cached_input_tokens)} cached)" if usage.cached_input_tokens else ""
+    return f"{_count(usage.input_tokens)} tokens in{cached}, {_count(usage.output_tokens)} out"
+
+
+def fitting(text: str, encoding: str | None) -> str:
+    """`text` as it is, or its signs in ASCII where `encoding` does not have them."""
+    try:
+        text.encode(encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return text.translate(_ASCII)
+    return text
+
+
+def _place(path: Path) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(int(number) for number in part.split(".")) for part in path)
+
+
+def _glyph(reader: "RunReader", fold: "Fold") -> str:
+    if fold.state.result is None and reader.closed is not None:
+        return "✗"
+    return _GLYPHS.get(fold.state.checkpoint.status, _RUNNING)
+
+
+def _cells(reader: "RunReader", fold: "Fold", reported: Iterable[Usage]) -> tuple[str, ...]:
+    state = fold.state
+    own = _own_usage(state.checkpoint.usage, reported)
+    fullness = state.checkpoint.context_window_usage
+    return (
+        fold.start.expert.model.model,
+        f"{state.generations} step{'' if state.generations == 1 else 's'}",
+        f"{_count(own.input_tokens)} in",
+        f"{_count(own.cached_input_tokens)} cached",
+        f"{_count(own.output_tokens)} out",
+        "" if fullness is None else f"context {fullness:.0%}",
+        _note(reader, fold),
+    )
+
+
+def _own_usage(total: Usage, reported: Iterable[Usage]) -> Usage:
+    """What a run used itself: its checkpoint counts the delegates that reported."""
+    delegates = sum(reported, NO_USAGE)
+    return Usage(
+        input_tokens=max(0, total.input_tokens - delegates.input_tokens),
+        output_tokens=max(0, total.output_tokens - delegates.output_tokens),
+        cached_input_tokens=max(0, total.cached_input_tokens - delegates.cached_input_tokens),
+    )
+
+
+def _note(reader: "RunReader", fold: "Fold") -> str:
+    """Why a run did not complete; empty for one that did or still works."""
+    result = fold.state.result
+    if result is None and reader.closed is not None:
+        return f"{reader.closed} from outside"
+    if result is not None and result.failure is not None:
+        first = result.failure.message.partition("\n")[0]
+        text = f"{result.failure.name}: {first}"
+        return text if len(text) <= _MAX_ERROR else f"{text[:_MAX_ERROR]}…"
+    match fold.state.checkpoint.status:
+        case "stoppedByExceededMaxSteps":
+            return f"reached its limit of {fold.start.settings.limits.max_steps} steps"
+        case "stoppedByCancellation":
+            return "cancelled"
+        case "stoppedByInteractiveTool":
+            return "waits for a person"
+        case "stoppedByDelegate":
+            return "waits for delegates"
+        case _:
+            return ""
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Rows as lines: names to the left, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines: list[str] = []
+    for head, model, *numbers, note in rows:
+        cells = [head.ljust(widths[0]), model.ljust(widths[1])]
+        cells += [number.rjust(width) for number, width in zip(numbers, widths[2:-1], strict=True)]
+        lines.append("  ".join((*cells, note)).rstrip())
+    return lines
+
+
+def _count(tokens: int) -> str:
+    for limit, unit in ((1_000_000, "M"), (1_000, "k")):
+        if tokens >= limit:
+            return f"{tokens / limit:.1f}{unit}"
+    return str(tokens)

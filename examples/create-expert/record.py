@@ -1,0 +1,102 @@
+"""Records the demo anew: the real `perstack run` against a scripted Messages server, then `perstack log --cassette`.
+
+For developers only, after a change of the built-in expert or of what the model is offered:
+`.venv/bin/python -P examples/create-expert/record.py`. It borrows the scripted server of the tests.
+"""
+
+import asyncio
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+HERE = Path(__file__).parent
+REPOSITORY = HERE.parent.parent
+CASSETTE = HERE / "demo.cassette.json"
+PERSTACK = [sys.executable, "-P", "-m", "perstack"]
+CHARACTERS_PER_TOKEN = 3.6
+UNCACHED_TOKENS = 4
+
+
+def load(path: Path) -> ModuleType:
+    """A Python file that lies outside any package."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+answers: Any = load(HERE / "answers.py")
+messages: Any = load(REPOSITORY / "tests/support/messages_server.py")
+
+
+class Model:
+    """Answers as `answers.py` says; each run of an expert takes its next conversation."""
+
+    def __init__(self) -> None:
+        self._begun: Counter[str] = Counter()
+        self._prompts: dict[str, tuple[str, int]] = {}
+
+    def __call__(self, request: Any) -> Any:
+        opening = next(
+            (text for text in answers.CONVERSATIONS if f"---\n\n{text}" in request.system),
+            None,
+        )
+        assert opening is not None, f"an expert nobody knows: {request.system[-200:]!r}"
+        self._begun[opening] += request.turn == 1
+        turn = answers.CONVERSATIONS[opening][self._begun[opening] - 1][request.turn - 1]
+        calls = tuple(messages.Call(name=call.name, args=call.args) for call in turn.calls)
+        usage = self._usage(request, turn)
+        return messages.Answer(text=turn.text, thinking=turn.thinking, calls=calls, usage=usage)
+
+    def _usage(self, request: Any, turn: Any) -> dict[str, int]:
+        """Tokens as the real API would count them: what was sent before comes from the cache if the tools are the same."""
+        tools = json.dumps(request.json.get("tools", []))
+        prompt = _tokens(tools, request.system, *map(json.dumps, request.messages))
+        known_tools, known = self._prompts.get(request.fingerprint, ("", 0))
+        cached = known if known_tools == tools else 0
+        self._prompts[request.fingerprint] = (tools, prompt)
+        return {
+            "input_tokens": UNCACHED_TOKENS,
+            "cache_read_input_tokens": cached,
+            "cache_creation_input_tokens": prompt - cached - UNCACHED_TOKENS,
+            "output_tokens": _tokens(turn.thinking, turn.text, *(json.dumps(call.args) for call in turn.calls)),
+        }
+
+
+def _tokens(*texts: str) -> int:
+    return max(1, round(sum(map(len, texts)) / CHARACTERS_PER_TOKEN))
+
+
+async def record() -> int:
+    """Run the job, keep its recording."""
+    with tempfile.TemporaryDirectory(prefix="perstack-record-") as folder:
+        async with messages.MessagesServer(Model()) as server:
+            environment = {**os.environ, "ANTHROPIC_API_KEY": "sk-ant-recording", "ANTHROPIC_BASE_URL": server.url}
+            command = [*PERSTACK, "run", "create-expert", answers.QUERY, "--filter", "startRun,completeRun,retry"]
+            process = await asyncio.create_subprocess_exec(
+                *command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            )
+            _, said = await process.communicate()
+        sys.stderr.buffer.write(said)
+        if process.returncode:
+            return process.returncode
+        found = re.search(r"job ([a-z0-9]+) ", said.decode())
+        assert found is not None, "no job was announced"
+        log = subprocess.run([*PERSTACK, "log", "--job", found[1], "--cassette"], stdout=subprocess.PIPE, check=True)
+    CASSETTE.write_bytes(log.stdout)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(record()))
