@@ -109,7 +109,8 @@ class Generator:
             on_usage=live.count,
         )
         try:
-            return await session.provider.generate(model_request, live)
+            provider = await session.provider()
+            return await provider.generate(model_request, live)
         except asyncio.CancelledError:
             if activity.is_worker_shutdown():
                 raise

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -27,7 +28,8 @@ class RunSession:
     """What one run needs between two activities of the same worker."""
 
     start: RunInput
-    provider: Provider
+    provider: Callable[[], Awaitable[Provider]]
+    """Made at the first model call: importing an SDK takes a second, which the opening need not wait for."""
     base: BaseSkill
     base_start: SkillStart
     toolset: Toolset

@@ -36,6 +36,7 @@ class SessionMaker:
     storage: FolderStorage
     host_env: Mapping[str, str]
     providers: ProviderRegistry = field(default_factory=ProviderRegistry)
+    _making_provider: asyncio.Lock = field(default_factory=asyncio.Lock)
     _cassettes: dict[str, Cassette] = field(default_factory=dict[str, Cassette])
 
     async def make(self, start: RunInput) -> RunSession:
@@ -62,7 +63,7 @@ class SessionMaker:
             pick=skill.pick,
             omit=skill.omit,
         )
-        provider = await self._provider(start, env)
+        provider = partial(self._provider, start, env)
         base_start = await base.start()
         session = RunSession(start=start, provider=provider, base=base, base_start=base_start, toolset=toolset)
         return session
@@ -70,7 +71,13 @@ class SessionMaker:
     async def _provider(self, start: RunInput, env: Mapping[str, str]) -> Provider:
         settings = start.settings
         if settings.cassette is None:
-            return self.providers.provider(start.expert.model.provider, env=env, setting=settings.provider_setting)
+            async with self._making_provider:
+                return await asyncio.to_thread(
+                    self.providers.provider,
+                    start.expert.model.provider,
+                    env=env,
+                    setting=settings.provider_setting,
+                )
         name = settings.cassette.sha256
         if name not in self._cassettes:
             content = await asyncio.to_thread(self.storage.get, settings.cassette)

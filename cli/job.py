@@ -1,20 +1,20 @@
 """One job from the command line's side: connect, work on it if nobody else does, follow it, leave."""
 
 import asyncio
-import base64
-import mimetypes
+import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from temporalio.client import Client
+from temporalio.service import RPCError
 
 from .. import __version__
 from ..activities.feed import Feed
 from ..activities.providers.registry import warm_up
-from ..client.connection import ServerInfo, connect, known_search_attributes
-from ..client.embedded import lease_server
+from ..client.connection import ServerInfo, connect, known_search_attributes, rpc_failures
+from ..client.embedded import ServerLease, lease_server
 from ..client.follow import JobFollower
 from ..client.history import Execution
 from ..client.jobs import Jobs, JobView
@@ -22,8 +22,8 @@ from ..client.locations import DataFolder, data_folder
 from ..client.locks import JobLock
 from ..client.rescue import take_over
 from ..client.storage.folder import FolderDriver, FolderStorage
-from ..core.failures import ServerError, UsageError
-from ..core.messages import FileInlinePart, FileUrlPart, ImageInlinePart, ImageUrlPart, UserPart
+from ..client.supervisor import is_listening
+from ..core.failures import PerstackError, ServerError, UsageError
 from ..core.run import JobSettings, ModelRules, RunInput
 from ..worker import WorkerPlan, working
 from .commands.run import PreparedRun
@@ -35,7 +35,8 @@ from .tree import job_tree, usage_text
 LEAVE_SECONDS = 1.5
 """How long calls in flight may take to end when the command is interrupted."""
 WORKER_WAIT_SECONDS = 10.0
-IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
+KEEPER_SECONDS = 1.0
+"""How long a pool's queue may be without a worker; `PERSTACK_WORKER_WAIT` sets another time."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,24 @@ async def connected(address: str | None) -> AsyncGenerator[Connection]:
     try:
         storage = FolderStorage(data.storage)
         client = await connect(lease.info, storage=FolderDriver(storage))
-        yield Connection(client, lease.info, data, storage)
+        keeper = asyncio.create_task(_keep_server(lease, data))
+        try:
+            with rpc_failures(lease.info):
+                yield Connection(client, lease.info, data, storage)
+        finally:
+            keeper.cancel()
     finally:
         lease.close()
+
+
+async def _keep_server(lease: ServerLease, data: DataFolder) -> None:
+    """Start the embedded server again when it dies; it keeps its port, so open connections find it by themselves."""
+    while lease.info.is_embedded:
+        await asyncio.sleep(KEEPER_SECONDS)
+        if not is_listening(int(lease.info.address.rpartition(":")[2])):
+            with suppress(PerstackError):
+                # The second lease only makes the server start; ours still holds the right to it.
+                (await lease_server(address=None, progress=progress, data=data)).close()
 
 
 def job_queue(job_id: str) -> str:
@@ -107,6 +123,7 @@ async def run_job(prepared: PreparedRun) -> ExitCode:
 
 async def resume_job(job_id: str, *, address: str | None, writer: EventWriter) -> ExitCode:
     """Go on with a job that is open: with a worker of our own where nobody else works on it."""
+    _require_job_id(job_id)
     interruption = Interruption()
     interruption.install()
     async with connected(address) as connection:
@@ -129,6 +146,18 @@ async def resume_job(job_id: str, *, address: str | None, writer: EventWriter) -
             return await _follow(connection, view.execution, writer, interruption, feed)
 
 
+def _require_job_id(text: str) -> None:
+    if is_job_id(text):
+        return
+    job_id = text.partition("/")[0]
+    raise UsageError(
+        f"Invalid job id: {text}",
+        hint=f"This names a delegate's run; its job goes on with `perstack resume {job_id}`."
+        if is_job_id(job_id)
+        else "Up to 128 letters, digits, `_` and `-`.",
+    )
+
+
 async def _follow(
     connection: Connection, execution: Execution, writer: EventWriter, interruption: Interruption, feed: Feed | None
 ) -> ExitCode:
@@ -139,6 +168,8 @@ async def _follow(
         async for event in follower.events():
             writer.write(event)
 
+    what = "parked" if feed is not None else "still running elsewhere"
+    how_to_go_on = f"job {execution.workflow_id} is {what}; go on with: perstack resume {execution.workflow_id}"
     printing = asyncio.create_task(print_events())
     interrupted = asyncio.create_task(interruption.requested.wait())
     await asyncio.wait((printing, interrupted), return_when=asyncio.FIRST_COMPLETED)
@@ -147,10 +178,13 @@ async def _follow(
         printing.cancel()
         with suppress(asyncio.CancelledError):
             await printing
-        what = "parked" if feed is not None else "still running elsewhere"
-        say(f"job {execution.workflow_id} is {what}; go on with: perstack resume {execution.workflow_id}")
+        say(how_to_go_on)
         return ExitCode.INTERRUPTED
-    await printing
+    try:
+        await printing
+    except (RPCError, PerstackError):
+        say(how_to_go_on)
+        raise
     return _outcome(connection, execution, follower)
 
 
@@ -215,32 +249,14 @@ async def _run_input(prepared: PreparedRun, connection: Connection) -> RunInput:
         expert_key=job.expert_key,
         experts=job.experts,
         query=prepared.options.query,
-        files=tuple(file_part(name) for name in prepared.options.files),
+        files=prepared.files,
         settings=settings,
     )
 
 
-def file_part(name: str) -> UserPart:
-    """An image or PDF for the first message, by path or URL.
-
-    Raises:
-        UsageError: it cannot be read, or is neither an image nor a PDF.
-    """
-    mime_type = mimetypes.guess_type(name)[0] or ""
-    if mime_type not in IMAGE_TYPES and mime_type != "application/pdf":
-        raise UsageError(f"--file {name}: only PNG, JPEG, GIF and WebP images and PDFs can be given to the model.")
-    is_image = mime_type in IMAGE_TYPES
-    if name.startswith(("http://", "https://")):
-        return (ImageUrlPart if is_image else FileUrlPart)(url=name, mime_type=mime_type)
-    try:
-        data = base64.b64encode(Path(name).read_bytes()).decode()
-    except OSError as error:
-        raise UsageError(f"--file {name}: {error.strerror}.") from error
-    return (ImageInlinePart if is_image else FileInlinePart)(encoded_data=data, mime_type=mime_type)
-
-
 async def _require_worker(jobs: Jobs, queue: str) -> None:
-    if not await jobs.wait_for_worker(queue, seconds=WORKER_WAIT_SECONDS):
+    seconds = float(os.environ.get("PERSTACK_WORKER_WAIT") or WORKER_WAIT_SECONDS)
+    if not await jobs.wait_for_worker(queue, seconds=seconds):
         raise ServerError(
             f"No worker serves the task queue {queue}.",
             code="temporal.no_worker",

@@ -72,12 +72,19 @@ class EventWriter:
 
 
 def write_bytes(content: bytes) -> None:
-    """Put bytes on stdout now; a closed pipe swallows everything from then on."""
+    """Put bytes on stdout now; a closed pipe swallows everything from then on.
+
+    Raises:
+        UsageError: stdout takes no more, a full disk for example.
+    """
     try:
         sys.stdout.buffer.write(content)
         sys.stdout.buffer.flush()
-    except BrokenPipeError:
+    except OSError as error:
+        # What is left in the buffer would fail again at the end of the process.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise UsageError(f"stdout cannot be written: {error.strerror}.", code="usage.output") from error
 
 
 def write_line(text: str) -> None:

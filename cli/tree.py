@@ -1,5 +1,6 @@
 """The runs of a job as lines of text: who called whom, how it ended, what it cost."""
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,9 @@ _GLYPHS: dict[CheckpointStatus, str] = {
     "stoppedByDelegate": "⏸",
 }
 _RUNNING = "◦"
-_ASCII = str.maketrans({"✓": "+", "✗": "x", "⏸": "=", "◦": "o", "├": "|", "└": "`", "│": "|", "·": "-", "…": "~"})
+_ASCII = str.maketrans(
+    {"✓": "+", "✗": "x", "⏸": "=", "◦": "o", "├": "|", "└": "`", "│": "|", "─": "-", "·": "-", "…": "~"}
+)
 _MAX_ERROR = 160
 
 Path = tuple[str, ...]
@@ -63,7 +66,7 @@ def fitting(text: str, encoding: str | None) -> str:
 
 
 def _place(path: Path) -> tuple[tuple[int, ...], ...]:
-    return tuple(tuple(int(number) for number in part.split(".")) for part in path)
+    return tuple(tuple(map(int, re.findall(r"\d+", part))) for part in path)
 
 
 def _glyph(reader: "RunReader", fold: "Fold") -> str:
@@ -82,7 +85,7 @@ def _cells(reader: "RunReader", fold: "Fold", reported: Iterable[Usage]) -> tupl
         f"{_count(own.input_tokens)} in",
         f"{_count(own.cached_input_tokens)} cached",
         f"{_count(own.output_tokens)} out",
-        "" if fullness is None else f"context {fullness:.0%}",
+        "" if fullness is None else f"context {_share(fullness)}",
         _note(reader, fold),
     )
 
@@ -128,6 +131,10 @@ def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
         cells += [number.rjust(width) for number, width in zip(numbers, widths[2:-1], strict=True)]
         lines.append("  ".join((*cells, note)).rstrip())
     return lines
+
+
+def _share(fraction: float) -> str:
+    return "<1%" if 0 < fraction < 0.005 else f"{fraction:.0%}"
 
 
 def _count(tokens: int) -> str:

@@ -4,6 +4,8 @@ import asyncio
 import functools
 import logging
 import re
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -130,10 +132,24 @@ async def connect(info: ServerInfo, *, storage: StorageDriver, timeout_seconds: 
                 grpc_compression=GrpcCompression.NONE if info.is_embedded else GrpcCompression.GZIP,
             )
             version = info.version or await server_version(client)
-    except (RuntimeError, RPCError, OSError) as error:
+    except (RuntimeError, ValueError, RPCError, OSError) as error:
         raise _unreachable(info, error, timeout_seconds) from error
     check_version(version, info.address)
     return client
+
+
+@contextmanager
+def rpc_failures(info: ServerInfo) -> Generator[None]:
+    """Failures of a server that had answered before, in words."""
+    try:
+        yield
+    except RPCError as error:
+        raise ServerError(
+            f"Temporal at {info.address} failed: {_reason(error)}",
+            code="temporal.failed",
+            hint=_hint(info),
+            details={"address": info.address, "namespace": info.namespace, "status": error.status.name},
+        ) from error
 
 
 def _connect_config(info: ServerInfo) -> ClientConnectConfig:
@@ -146,19 +162,25 @@ def _connect_config(info: ServerInfo) -> ClientConnectConfig:
 
 
 def _unreachable(info: ServerInfo, error: Exception, timeout_seconds: float) -> ServerError:
-    if isinstance(error, TimeoutError):
-        reason = f"no answer within {timeout_seconds:g} s"
-    else:
-        reason = str(error) or type(error).__name__
-    if info.is_embedded:
-        hint = "run the command again; if that does not help, end the server with `perstack dev --stop`"
-    else:
-        hint = (
-            "start that server, or correct --address, TEMPORAL_ADDRESS, TEMPORAL_API_KEY, TEMPORAL_TLS_* or the "
-            "Temporal profile; without an address a local server is started"
-        )
+    reason = f"no answer within {timeout_seconds:g} s" if isinstance(error, TimeoutError) else _reason(error)
     details = {"address": info.address, "namespace": info.namespace}
-    return ServerError(f"cannot reach Temporal at {info.address}: {reason}", hint=hint, details=details)
+    return ServerError(f"cannot reach Temporal at {info.address}: {reason}", hint=_hint(info), details=details)
+
+
+def _hint(info: ServerInfo) -> str:
+    if info.is_embedded:
+        return "run the command again; if that does not help, end the server with `perstack dev --stop`"
+    return (
+        "start that server, or correct --address, TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TEMPORAL_API_KEY, "
+        "TEMPORAL_TLS_* or the Temporal profile; without an address a local server is started"
+    )
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, without the Rust types around it."""
+    text = str(error) or type(error).__name__
+    words = re.findall(r'(?:message|error): "([^"]+)"', text)
+    return words[-1] if words else text.removeprefix("Failed client connect: ")
 
 
 async def server_version(client: Client) -> str:

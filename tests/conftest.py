@@ -1,7 +1,6 @@
-"""What all tests share: the `requirement` mark, one real Temporal server a test process, workspaces, a scripted model."""
+"""What all tests share: one real Temporal server a test process, workspaces, a scripted model."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 from perstack.client.binary import find_binary
 from perstack.client.embedded import stop_server
 from perstack.client.locations import DataFolder
-from support.cli import Cli
+from support.cli import Cli, command_env
 from support.messages_server import Answer, MessagesServer, Request
 
 
@@ -34,16 +33,7 @@ def cli_env(server_data: DataFolder, temporal_program: Path, tmp_path: Path) -> 
     """The whole environment of a command: nothing of the developer's own."""
     home = tmp_path / "home"
     home.mkdir()
-    return {
-        "PATH": os.environ["PATH"],
-        "HOME": str(home),
-        "LANG": "C.UTF-8",
-        "PERSTACK_DATA_DIR": str(server_data.root),
-        "PERSTACK_TEMPORAL_CLI": str(temporal_program),
-        "PERSTACK_NO_DOWNLOAD": "1",
-        "TEMPORAL_CONFIG_FILE": str(tmp_path / "no-profile.toml"),
-        "NO_COLOR": "1",
-    }
+    return command_env(data=server_data.root, temporal=temporal_program, home=home)
 
 
 @pytest.fixture

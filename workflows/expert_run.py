@@ -64,8 +64,11 @@ class ExpertRun:
     def _take(self, trigger: Trigger) -> None:
         transition = advance(self._state, trigger)
         self._state = transition.state
-        for effect in transition.effects:
-            self._perform(effect)
+        step = self._state.checkpoint.step_number
+        # The Temporal UI shows what belongs to one step together; servers before 1.32 ignore it.
+        with workflow.create_event_group(f"step-{step}", label=f"step {step}").scope():
+            for effect in transition.effects:
+                self._perform(effect)
         self._show()
 
     def _perform(self, effect: Effect) -> None:

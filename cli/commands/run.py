@@ -3,6 +3,7 @@
 import os
 import tempfile
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -13,6 +14,7 @@ from ... import __version__
 from ...core.cassette import Cassette
 from ...core.failures import UsageError, WorkspaceError
 from ...core.ids import cuid_from, is_job_id
+from ...core.messages import UserPart
 from ...definitions.environment import read_env
 from ...definitions.load import load_config
 from ...definitions.resolve import Overrides, ResolvedJob, parse_provider, parse_reasoning_budget, resolve_job
@@ -55,6 +57,7 @@ class PreparedRun:
     workspace: Path
     types: frozenset[str] | None
     cassette: bytes | None
+    files: tuple[UserPart, ...]
 
 
 def prepare(options: RunOptions) -> PreparedRun:
@@ -66,7 +69,8 @@ def prepare(options: RunOptions) -> PreparedRun:
     types = parse_filter(options.filter_types)
     if options.job_id is not None and not is_job_id(options.job_id):
         raise UsageError(f"Invalid job id: {options.job_id}", hint="Up to 128 letters, digits, `_` and `-`.")
-    workspace = Path.cwd()
+    workspace = _workspace()
+    _require_texts({"The query": options.query, "--model": options.model, "--task-queue": options.task_queue})
     overrides = Overrides(
         provider=parse_provider(options.provider) if options.provider else None,
         model=options.model,
@@ -78,6 +82,7 @@ def prepare(options: RunOptions) -> PreparedRun:
     )
     loaded = load_config(options.config, cwd=workspace, expert_key=options.expert_key)
     cassette = _read_cassette(options.replay) if options.replay else None
+    files = _file_parts(options.files, workspace)
     job = resolve_job(
         loaded,
         options.expert_key,
@@ -87,13 +92,21 @@ def prepare(options: RunOptions) -> PreparedRun:
         runtime_version=__version__,
         replay=cassette is not None,
     )
-    for warning in job.warnings:
+    for warning in (*job.warnings, *_env_advice(options.env_paths, job.env_paths)):
         warn(warning)
     if cassette is None:
         _require_credentials(job)
     _require_writable(workspace)
     job_id = options.job_id or cuid_from(uuid.uuid4().hex)
-    return PreparedRun(options=options, job=job, job_id=job_id, workspace=workspace, types=types, cassette=cassette)
+    return PreparedRun(
+        options=options,
+        job=job,
+        job_id=job_id,
+        workspace=workspace,
+        types=types,
+        cassette=cassette,
+        files=files,
+    )
 
 
 def run(options: RunOptions) -> NoReturn:
@@ -106,6 +119,43 @@ def run(options: RunOptions) -> NoReturn:
         return await run_job(prepared)
 
     run_command(command)
+
+
+def _workspace() -> Path:
+    try:
+        workspace = Path.cwd()
+    except FileNotFoundError as error:
+        raise WorkspaceError("The current folder does not exist any more.", hint="Change to another one.") from error
+    _require_texts({"The path of the workspace": str(workspace)})
+    return workspace
+
+
+def _require_texts(texts: dict[str, str | None]) -> None:
+    """Refuse what no message can carry: nothing at all, or bytes that are no text."""
+    for what, text in texts.items():
+        if text is None:
+            continue
+        if not text.strip():
+            raise UsageError(f"{what} is empty.")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(f"{what} is not UTF-8 text: {text!a}.") from error
+
+
+def _env_advice(given: tuple[str, ...], paths: tuple[str, ...]) -> Iterator[str]:
+    if given:
+        for path in paths:
+            if not os.path.exists(path):
+                yield f"--env-path {path}: there is no such file"
+
+
+def _file_parts(names: tuple[str, ...], workspace: Path) -> tuple[UserPart, ...]:
+    if not names:
+        return ()
+    from ..attachments import file_part
+
+    return tuple(file_part(name, workspace) for name in names)
 
 
 def _read_cassette(path: str) -> bytes:

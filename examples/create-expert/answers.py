@@ -111,9 +111,7 @@ CREATE_EXPERT: Conversation = (
         ),
     ),
     Turn(
-        calls=(
-            ask("write", "Mode: create.\nThe plan is plan.md.\nThe definition to write is perstack.toml."),
-        ),
+        calls=(ask("write", "Mode: create.\nThe plan is plan.md.\nThe definition to write is perstack.toml."),),
     ),
     Turn(
         calls=(
@@ -171,7 +169,7 @@ PLANNING: Conversation = (
         ),
     ),
     Turn(
-        text="The workspace is empty. Trying the programs that the signals will use.",
+        text="Nothing in the workspace bears on the request. Trying the programs that the signals will use.",
         calls=(
             shell("printf 'a,2.50\\nb,-1.25\\n' | LC_ALL=C awk -F, '{ sum += $2 } END { printf \"%.2f\\n\", sum }'"),
             shell("printf '| 4 | x |\\n| line |\\n' | grep -c '^| [0-9]'"),
@@ -377,8 +375,8 @@ AUDIT: Conversation = (
         thinking="Three questions that do not depend on each other: double bookings, the limit, receipts.",
         calls=(
             shell(f"sort {CSV} | uniq -d"),
-            shell(f"LC_ALL=C awk -F, '$3 == \"meals\" && $4 > 60 {{ print NR \": \" $0 }}' {CSV}"),
-            shell(f"LC_ALL=C awk -F, '$5 == \"no\" && $4 >= 20 {{ print NR \": \" $0 }}' {CSV}"),
+            shell(f'LC_ALL=C awk -F, \'$3 == "meals" && $4 > 60 {{ print NR ": " $0 }}\' {CSV}'),
+            shell(f'LC_ALL=C awk -F, \'$5 == "no" && $4 >= 20 {{ print NR ": " $0 }}\' {CSV}'),
         ),
     ),
     Turn(

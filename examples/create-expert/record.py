@@ -19,6 +19,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parent.parent
+DEFINITION = REPOSITORY / "definitions/create-expert/perstack.toml"
 CASSETTE = HERE / "demo.cassette.json"
 PERSTACK = [sys.executable, "-P", "-m", "perstack"]
 CHARACTERS_PER_TOKEN = 3.6
@@ -60,7 +61,7 @@ class Model:
         return messages.Answer(text=turn.text, thinking=turn.thinking, calls=calls, usage=usage)
 
     def _usage(self, request: Any, turn: Any) -> dict[str, int]:
-        """Tokens as the real API would count them: what was sent before comes from the cache if the tools are the same."""
+        """Tokens as the real API counts them: what was sent before is cached unless the tools have changed."""
         tools = json.dumps(request.json.get("tools", []))
         prompt = _tokens(tools, request.system, *map(json.dumps, request.messages))
         known_tools, known = self._prompts.get(request.fingerprint, ("", 0))
@@ -82,20 +83,33 @@ async def record() -> int:
     """Run the job, keep its recording."""
     with tempfile.TemporaryDirectory(prefix="perstack-record-") as folder:
         async with messages.MessagesServer(Model()) as server:
-            environment = {**os.environ, "ANTHROPIC_API_KEY": "sk-ant-recording", "ANTHROPIC_BASE_URL": server.url}
-            command = [*PERSTACK, "run", "create-expert", answers.QUERY, "--filter", "startRun,completeRun,retry"]
-            process = await asyncio.create_subprocess_exec(
-                *command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-            )
-            _, said = await process.communicate()
-        sys.stderr.buffer.write(said)
-        if process.returncode:
-            return process.returncode
-        found = re.search(r"job ([a-z0-9]+) ", said.decode())
-        assert found is not None, "no job was announced"
-        log = subprocess.run([*PERSTACK, "log", "--job", found[1], "--cassette"], stdout=subprocess.PIPE, check=True)
-    CASSETTE.write_bytes(log.stdout)
-    return 0
+            code, said = await run_job(folder, server.url)
+    found = re.search(r"job ([a-z0-9]+) ", said)
+    if code or found is None:
+        return code or 1
+    log = await asyncio.create_subprocess_exec(
+        *PERSTACK, "log", "--job", found[1], "--cassette", stdout=subprocess.PIPE
+    )
+    content, _ = await log.communicate()
+    if log.returncode == 0:
+        CASSETTE.write_bytes(content)
+    return log.returncode or 0
+
+
+async def run_job(folder: str, url: str) -> tuple[int, str]:
+    """The job in an empty workspace; its exit code and what it said."""
+    environment = {**os.environ, "ANTHROPIC_API_KEY": "sk-ant-recording", "ANTHROPIC_BASE_URL": url}
+    process = await asyncio.create_subprocess_exec(
+        *PERSTACK,
+        *("run", "create-expert", answers.QUERY, "--config", str(DEFINITION), "--filter", "completeRun"),
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    _, said = await process.communicate()
+    sys.stderr.buffer.write(said)
+    return process.returncode or 0, said.decode()
 
 
 if __name__ == "__main__":

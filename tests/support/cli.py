@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +13,20 @@ from typing import Any
 
 PROGRAM = Path(sys.executable).with_name("perstack")
 LONGEST_SECONDS = 90.0
+
+
+def command_env(*, data: Path, temporal: Path, home: Path) -> dict[str, str]:
+    """The whole environment of a command: nothing of the developer's own."""
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(home),
+        "LANG": "C.UTF-8",
+        "PERSTACK_DATA_DIR": str(data),
+        "PERSTACK_TEMPORAL_CLI": str(temporal),
+        "PERSTACK_NO_DOWNLOAD": "1",
+        "TEMPORAL_CONFIG_FILE": str(home / "no-profile.toml"),
+        "NO_COLOR": "1",
+    }
 
 
 @dataclass(frozen=True)
@@ -45,6 +59,8 @@ class RunningCli:
     process: asyncio.subprocess.Process
     lines: list[str] = field(default_factory=list[str])
     errors: list[str] = field(default_factory=list[str])
+    readers: "tuple[asyncio.Task[None], ...]" = ()
+    """Collect stdout and stderr; done when both are closed."""
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def read(self, stream: asyncio.StreamReader, into: list[str]) -> None:
@@ -90,10 +106,12 @@ class Cli:
         return path
 
     @asynccontextmanager
-    async def running(self, *args: str, env: Mapping[str, str] | None = None) -> AsyncIterator[RunningCli]:
+    async def running(
+        self, *args: str | bytes, env: Mapping[str, str] | None = None, program: str | Path = PROGRAM
+    ) -> AsyncGenerator[RunningCli]:
         """A command in its own process group; it is dead when the block ends."""
         process = await asyncio.create_subprocess_exec(
-            str(PROGRAM),
+            str(program),
             *args,
             cwd=self.workspace,
             env={**self.env, **(env or {})},
@@ -106,7 +124,7 @@ class Cli:
         running = RunningCli(process)
         assert process.stdout
         assert process.stderr
-        readers = (
+        running.readers = (
             asyncio.create_task(running.read(process.stdout, running.lines)),
             asyncio.create_task(running.read(process.stderr, running.errors)),
         )
@@ -115,22 +133,24 @@ class Cli:
         finally:
             running.kill_group()
             await process.wait()
-            await asyncio.gather(*readers)
+            await asyncio.gather(*running.readers)
 
     async def finished(self, running: RunningCli, *, seconds: float = LONGEST_SECONDS) -> Result:
         """Wait for the end of a command."""
         async with asyncio.timeout(seconds):
             code = await running.process.wait()
-        async with asyncio.timeout(10):
-            while not _is_at_end(running.process):
-                await asyncio.sleep(0.01)
+            await asyncio.wait(running.readers)
         return Result(code, "".join(running.lines), "".join(running.errors))
 
-    async def run(self, *args: str, env: Mapping[str, str] | None = None, seconds: float = LONGEST_SECONDS) -> Result:
+    async def run(
+        self, *args: str | bytes, env: Mapping[str, str] | None = None, seconds: float = LONGEST_SECONDS
+    ) -> Result:
         """Run a command to its end."""
         async with self.running(*args, env=env) as running:
             return await self.finished(running, seconds=seconds)
 
-
-def _is_at_end(process: asyncio.subprocess.Process) -> bool:
-    return all(stream is None or stream.at_eof() for stream in (process.stdout, process.stderr))
+    async def shell(self, script: str, *, env: Mapping[str, str] | None = None) -> Result:
+        """Run a bash script in which `perstack` is the program; ends with the code of the script."""
+        path = f"{PROGRAM.parent}:{self.env['PATH']}"
+        async with self.running("-c", script, env={**(env or {}), "PATH": path}, program="bash") as running:
+            return await self.finished(running)

@@ -61,7 +61,7 @@ def read_image_file(workspace: Workspace, path: str) -> InlineFile:
     """A PNG, JPEG, GIF or WebP image, told by its content."""
     with workspace.locate(path) as place:
         content = place.read(MAX_IMAGE_BYTES)
-    found = _sniffed(content)
+    found = sniffed(content)
     if found not in IMAGE_TYPES:
         raise ToolFailure(f"{path!r} is {_named(found)}, not a PNG, JPEG, GIF or WebP image.")
     return InlineFile(path, found, content)
@@ -71,7 +71,7 @@ def read_pdf_file(workspace: Workspace, path: str) -> InlineFile:
     """A PDF document, told by its content."""
     with workspace.locate(path) as place:
         content = place.read(MAX_PDF_BYTES)
-    found = _sniffed(content)
+    found = sniffed(content)
     if found != PDF_TYPE:
         raise ToolFailure(f"{path!r} is {_named(found)}, not a PDF document.")
     return InlineFile(path, PDF_TYPE, content)
@@ -125,7 +125,7 @@ def _decoded(content: bytes, path: str) -> str:
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:
-        raise ToolFailure(f"{path!r} is {_named(_sniffed(content))}, not UTF-8 text.")
+        raise ToolFailure(f"{path!r} is {_named(sniffed(content))}, not UTF-8 text.")
     return text
 
 
@@ -136,7 +136,8 @@ def _encoded(text: str, name: str) -> bytes:
         raise ToolFailure(f"{name} is not valid text: it holds half a surrogate pair.") from error
 
 
-def _sniffed(content: bytes) -> str:
+def sniffed(content: bytes) -> str:
+    """The media type that `content` shows, or nothing."""
     try:
         return puremagic.from_string(content[:_SNIFFED_BYTES], mime=True)  # pyright: ignore[reportUnknownMemberType]
     except (puremagic.PureError, ValueError):
