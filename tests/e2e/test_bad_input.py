@@ -74,7 +74,8 @@ BAD: dict[str, Bad] = {
         says=("instructoin", "did you mean `instruction`?", "perstack.toml:3"),
     ),
     "unknown expert": Bad(
-        args=("run", "sole", "go"), says=('Expert "sole" not found', 'Did you mean "solo"?', "Available experts: ", ", solo.")
+        args=("run", "sole", "go"),
+        says=('Expert "sole" not found', 'Did you mean "solo"?', "Available experts: ", ", solo."),
     ),
     "malformed expert key": Bad(args=("run", "So lo", "go"), says=("Invalid expert key format: So lo",)),
     "malformed key in the definition": Bad(
