@@ -6,7 +6,7 @@ READY := .venv/.ready
 # Workers of the test run; two cores gain little from more.
 JOBS ?= 2
 
-.PHONY: help dev temporal demo test check fmt lint types contracts unit bench lock clean
+.PHONY: help dev temporal demo test check fmt lint types contracts docs bench lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 12
@@ -55,6 +55,10 @@ contracts: $(READY) ## import contracts
 
 words: $(READY)
 	$(BIN)/codespell
+
+docs: $(READY) ## write the generated parts of the documentation
+	$(BIN)/python -P tests/requirements.py --write
+	$(BIN)/python -P docs/generate.py
 
 bench: temporal ## measure; see bench/README.md
 	$(BIN)/python -P bench/bench.py

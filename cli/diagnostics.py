@@ -62,7 +62,7 @@ def exit_code_of_run(status: CheckpointStatus, failure_name: str | None) -> Exit
 
 
 def _line(text: str) -> None:
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(fitting(text, sys.stderr.encoding) + "\n")
     sys.stderr.flush()
 
 
@@ -72,9 +72,9 @@ def say(text: str) -> None:
 
 
 def show(lines: Iterable[str]) -> None:
-    """Lines as they are, in the signs that stderr can write."""
+    """Lines as they are."""
     for line in lines:
-        _line(fitting(line, sys.stderr.encoding))
+        _line(line)
 
 
 def warn(text: str) -> None:

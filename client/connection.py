@@ -45,6 +45,7 @@ SEARCH_ATTRIBUTES: dict[str, IndexedValueType.ValueType] = {
     "PerstackExpert": _KEYWORD,
     "PerstackStatus": _KEYWORD,
     "PerstackModel": _KEYWORD,
+    "PerstackQuery": _KEYWORD,
     "PerstackTags": _KEYWORDS,
     "PerstackTokens": _INT,
     "PerstackSteps": _INT,

@@ -29,6 +29,7 @@ JOB_ATTRIBUTE = SearchAttributeKey.for_keyword("PerstackJob")
 EXPERT_ATTRIBUTE = SearchAttributeKey.for_keyword("PerstackExpert")
 STATUS_ATTRIBUTE = SearchAttributeKey.for_keyword("PerstackStatus")
 MODEL_ATTRIBUTE = SearchAttributeKey.for_keyword("PerstackModel")
+QUERY_ATTRIBUTE = SearchAttributeKey.for_keyword("PerstackQuery")
 TAGS_ATTRIBUTE = SearchAttributeKey.for_keyword_list("PerstackTags")
 TOKENS_ATTRIBUTE = SearchAttributeKey.for_int("PerstackTokens")
 STEPS_ATTRIBUTE = SearchAttributeKey.for_int("PerstackSteps")
@@ -69,6 +70,7 @@ def start_attributes(start: RunInput) -> list[SearchAttributePair[Any]]:
         SearchAttributePair(EXPERT_ATTRIBUTE, start.expert_key),
         SearchAttributePair(STATUS_ATTRIBUTE, "running"),
         SearchAttributePair(MODEL_ATTRIBUTE, start.expert.model.model),
+        SearchAttributePair(QUERY_ATTRIBUTE, first_line(start)),
     ]
     if start.expert.tags:
         pairs.append(SearchAttributePair(TAGS_ATTRIBUTE, list(start.expert.tags)))
@@ -77,8 +79,12 @@ def start_attributes(start: RunInput) -> list[SearchAttributePair[Any]]:
 
 def run_summary(start: RunInput) -> str:
     """What the list of workflows says of a run: expert and first line of its task."""
-    query = (start.query or "").strip().partition("\n")[0]
-    return _short(f"{start.expert_key} · {query}", 180)
+    return _short(f"{start.expert_key} · {first_line(start)}", 180)
+
+
+def first_line(start: RunInput) -> str:
+    """The first line of a run's task, not too long for a list."""
+    return _short((start.query or "").strip().partition("\n")[0], 120)
 
 
 def generate_summary(effect: Generate, expert: Expert) -> str:

@@ -23,6 +23,7 @@ from perstack.core.tools import (
     RemoveSkill,
     StateChange,
     ToolOutcome,
+    ToolResult,
     ToolSpec,
     text_outcome,
 )
@@ -55,6 +56,11 @@ def tool_message(run: HandRun) -> ToolMessage:
     message = run.state.checkpoint.messages[-1]
     assert isinstance(message, ToolMessage)
     return message
+
+
+def left_over(stop: StopRunByError) -> tuple[ToolResult, ...]:
+    assert stop.checkpoint.partial_tool_results is not None
+    return stop.checkpoint.partial_tool_results
 
 
 def changing(change: StateChange, text: str = "{}") -> ToolOutcome:
@@ -252,7 +258,7 @@ def test_three_losses_in_a_row_of_one_call_stop_the_run_so_that_it_can_go_on_lat
     assert run.take(ToolLost(1, has_started)) == ["stopRunByError"]
     event = run.last(StopRunByError)
     assert event.error.name == "worker.lost"
-    kept, unanswered = event.checkpoint.partial_tool_results or ()
+    kept, unanswered = left_over(event)
     assert texts_of([kept]) == ["kept"]
     assert unanswered.is_error
 
@@ -279,7 +285,7 @@ def test_a_session_that_cannot_be_opened_again_amid_calls_stops_the_run_so_that_
     run.say("", call("exec"), call("readTextFile"))
     run.finish(1, "kept")
     assert run.take(SessionFailed(Failure(name="worker.lost", message="gone"))) == ["stopRunByError"]
-    unanswered, kept = run.last(StopRunByError).checkpoint.partial_tool_results or ()
+    unanswered, kept = left_over(run.last(StopRunByError))
     assert (unanswered.is_error, texts_of([kept])) == (True, ["kept"])
 
 
