@@ -23,7 +23,8 @@ from ..client.locks import JobLock
 from ..client.rescue import take_over
 from ..client.storage.folder import FolderDriver, FolderStorage
 from ..client.supervisor import is_listening
-from ..core.failures import PerstackError, ServerError, UsageError
+from ..core.failures import PerstackError, ServerError, StorageError, UsageError
+from ..core.ids import is_job_id
 from ..core.run import JobSettings, ModelRules, RunInput
 from ..worker import WorkerPlan, working
 from .commands.run import PreparedRun
@@ -35,8 +36,8 @@ from .tree import job_tree, usage_text
 LEAVE_SECONDS = 1.5
 """How long calls in flight may take to end when the command is interrupted."""
 WORKER_WAIT_SECONDS = 10.0
-KEEPER_SECONDS = 1.0
 """How long a pool's queue may be without a worker; `PERSTACK_WORKER_WAIT` sets another time."""
+KEEPER_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,7 @@ async def resume_job(job_id: str, *, address: str | None, writer: EventWriter) -
             lock.release()
             return await _follow(connection, view.execution, writer, interruption, None)
         _require_workspace(view)
+        _require_storage(view, connection)
         await take_over(connection.client, view.execution)
         feed = Feed()
         async with _embedded_worker(connection, view.task_queue, feed):
@@ -270,6 +272,16 @@ def _require_workspace(view: JobView) -> None:
         raise UsageError(
             f"The workspace of job {view.start.job_id}, {workspace}, is not on this machine.",
             hint="Resume the job where its workspace is.",
+        )
+
+
+def _require_storage(view: JobView, connection: Connection) -> None:
+    recorded = view.start.settings.storage_id
+    if recorded and recorded != connection.storage.storage_id:
+        raise StorageError(
+            f"Job {view.start.job_id} keeps its large payloads in another storage than {connection.storage.root}.",
+            code="storage.other",
+            hint="Resume it with the data folder it was started with (PERSTACK_DATA_DIR).",
         )
 
 

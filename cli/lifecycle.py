@@ -5,12 +5,13 @@ import logging
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, NoReturn
 
 from ..core.failures import PerstackError
-from .diagnostics import ExitCode, exit_code_of, show_error
+from .diagnostics import ExitCode, exit_code_of, say, show_error
 
 
 def leave(code: int) -> NoReturn:
@@ -21,10 +22,14 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def run_command(command: Callable[[], Coroutine[Any, Any, ExitCode]]) -> NoReturn:
+def run_command(command: Callable[[], Coroutine[Any, Any, ExitCode]], *, is_verbose: bool = False) -> NoReturn:
     """Run an asynchronous command and leave with its exit code."""
-    # What libraries log is no talk of ours; without any handler Python would print their warnings.
-    logging.getLogger().addHandler(logging.NullHandler())
+    if is_verbose:
+        form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+        logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=form)
+    else:
+        # What libraries log is no talk of ours; without any handler Python would print their warnings.
+        logging.getLogger().addHandler(logging.NullHandler())
     try:
         code = asyncio.run(command())
     except PerstackError as error:
@@ -32,6 +37,10 @@ def run_command(command: Callable[[], Coroutine[Any, Any, ExitCode]]) -> NoRetur
         code = exit_code_of(error)
     except KeyboardInterrupt:
         code = ExitCode.INTERRUPTED
+    except Exception as error:
+        say(f"error: this is a bug in Perstack: {type(error).__name__}: {error}")
+        traceback.print_exc()
+        code = ExitCode.FAILED
     leave(code)
 
 

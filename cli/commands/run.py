@@ -118,7 +118,7 @@ def run(options: RunOptions) -> NoReturn:
 
         return await run_job(prepared)
 
-    run_command(command)
+    run_command(command, is_verbose=options.is_verbose)
 
 
 def _workspace() -> Path:

@@ -13,7 +13,7 @@ import pytest
 from perstack.client.embedded import stop_server
 from perstack.client.locations import DataFolder
 from support.cli import Cli, Result
-from support.messages_server import Answer, Call, MessagesServer, Request
+from support.messages_server import Answer, Call, MessagesServer, Request, Script
 
 SOLO = """
 [experts.solo]
@@ -153,6 +153,15 @@ BAD: dict[str, Bad] = {
 }
 
 
+def says(text: str) -> Script:
+    """A model that completes at once."""
+
+    def script(request: Request) -> Answer:
+        return Answer(text=text, delta_size=1000)
+
+    return script
+
+
 def said(result: Result, bad_code: int, *fragments: str) -> None:
     """The command failed with one message and printed nothing."""
     assert result.code == bad_code, result.stderr
@@ -184,7 +193,7 @@ async def test_an_unknown_key_is_a_warning_and_the_run_goes_on(
     cli: Cli, model: MessagesServer, model_env: dict[str, str]
 ) -> None:
     cli.write("perstack.toml", SOLO + 'flavour = "vanilla"\n')
-    model.script = lambda request: Answer(text="done")
+    model.script = says("done")
     result = await cli.run("run", "solo", "go", "--env-path", "nope.env", env=model_env)
     assert result.code == 0, result.stderr
     assert re.search(r"warning: .*perstack.toml:4: .*experts.solo.flavour", result.stderr)
@@ -320,7 +329,7 @@ async def test_a_job_id_that_exists_is_followed_for_the_same_query_and_refused_f
     cli: Cli, model: MessagesServer, model_env: dict[str, str]
 ) -> None:
     cli.write("perstack.toml", SOLO)
-    model.script = lambda request: Answer(text="once")
+    model.script = says("once")
     first = await cli.run("run", "solo", "go", "--job-id", "twice", env=model_env)
     assert first.code == 0, first.stderr
     again, other = await asyncio.gather(
@@ -337,7 +346,7 @@ async def test_a_reader_that_goes_away_early_ends_nothing(
     cli: Cli, model: MessagesServer, model_env: dict[str, str]
 ) -> None:
     cli.write("perstack.toml", SOLO)
-    model.script = lambda request: Answer(text="word " * 60_000, delta_size=1000)
+    model.script = says("word " * 60_000)
     ran = await cli.shell('perstack run solo go --job-id cut | head -1; exit "${PIPESTATUS[0]}"', env=model_env)
     assert ran.code == 0, ran.stderr
     assert [event["type"] for event in ran.events] == ["initializeRuntime"]
@@ -352,28 +361,9 @@ async def test_an_output_that_is_full_is_said_and_the_job_is_parked(
     cli: Cli, model: MessagesServer, model_env: dict[str, str]
 ) -> None:
     cli.write("perstack.toml", SOLO)
-    model.script = lambda request: Answer(text="done")
+    model.script = says("done")
     full = await cli.shell("perstack run solo go --job-id full > /dev/full", env=model_env)
     said(full, 2, "No space left", "perstack resume full")
     result = await cli.run("resume", "full", env=model_env)
     assert result.code == 0, result.stderr
     assert result.of_type("completeRun")[0]["text"] == "done"
-
-
-async def test_a_server_that_goes_away_is_said_and_the_job_goes_on_with_the_next_one(
-    cli: Cli, model: MessagesServer, model_env: dict[str, str], own_data: DataFolder
-) -> None:
-    cli.write("perstack.toml", SOLO)
-    model.script = lambda request: Answer(text="late", after_events=4, then="hang", gate="late")
-    env = {**model_env, "PERSTACK_DATA_DIR": str(own_data.root)}
-    async with cli.running("run", "solo", "go", "--job-id", "orphan", env=env) as running:
-        await running.seen('"delta":"late"')
-        await stop_server(own_data)
-        result = await cli.finished(running, seconds=30)
-    assert result.code == 3, result.stderr
-    assert "Traceback" not in result.stderr
-    assert "perstack resume orphan" in result.stderr
-    model.release("late")
-    resumed = await cli.run("resume", "orphan", env=env)
-    assert resumed.code == 0, resumed.stderr
-    assert resumed.of_type("completeRun")[0]["text"] == "late"

@@ -1,6 +1,9 @@
 """A command that dies or is interrupted loses nothing: `perstack resume` goes on where Temporal says it stood."""
 
+import asyncio
 import re
+import time
+from pathlib import Path
 
 from support.cli import Cli, RunningCli
 from support.messages_server import Answer, Call, MessagesServer, Request
@@ -90,3 +93,44 @@ async def test_ctrl_c_parks_the_run_and_says_how_to_go_on(
     result = await cli.run("resume", job, env=model_env)
     assert result.code == 0, result.stderr
     assert result.of_type("completeRun")[-1]["text"] == "five files"
+
+
+def long_command(request: Request) -> Answer:
+    """Starts a command that would run for an hour."""
+    if request.turn == 1:
+        script = "echo $$ > shell.pid; sleep 3600 & echo $! > sleep.pid; wait"
+        args = {"command": "sh", "args": ["-c", script], "env": {}, "cwd": ".", "stdout": True, "stderr": True}
+        return Answer(calls=(Call(name="exec", args={**args, "timeout": 3_600_000}),))
+    return Answer(text="went on")
+
+
+async def test_ctrl_c_ends_a_running_command_within_two_seconds(
+    cli: Cli, model: MessagesServer, model_env: dict[str, str]
+) -> None:
+    cli.write("perstack.toml", SOLO)
+    model.script = long_command
+    async with cli.running("run", "solo", "go", env=model_env) as running:
+        await running.seen("callTools")
+        sleeping = cli.workspace / "sleep.pid"
+        async with asyncio.timeout(20):
+            while not sleeping.exists() or not sleeping.read_text().strip():
+                await asyncio.sleep(0.02)
+        job = job_of(running)
+        running.interrupt()
+        begun = time.monotonic()
+        parked = await cli.finished(running, seconds=10)
+    assert parked.code == 130
+    assert time.monotonic() - begun < 2.5
+    for name in ("shell.pid", "sleep.pid"):
+        assert not is_alive(int((cli.workspace / name).read_text()))
+    result = await cli.run("resume", job, env=model_env)
+    assert result.code == 0, result.stderr
+    assert "lost" in str(result.of_type("resolveToolResults")[0]["toolResults"])
+    assert result.of_type("completeRun")[-1]["text"] == "went on"
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False

@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from perstack.client.connection import connect, known_search_attributes
+from perstack.client.connection import SEARCH_ATTRIBUTES, connect, known_search_attributes
 from perstack.client.embedded import lease_server, stop_server
 from perstack.client.record import read_record
 from perstack.client.storage.folder import FolderDriver, FolderStorage
@@ -140,7 +140,7 @@ async def test_a_client_killed_while_it_starts_the_server_hands_the_start_over(m
     wait_until(lambda: bool(machine.supervisor_pids()), "the supervisor")
     starter.end()
     client = await open_client(machine)
-    assert len(await known_search_attributes(client)) == 7
+    assert len(await known_search_attributes(client)) == len(SEARCH_ATTRIBUTES)
     assert len(machine.supervisor_pids()) == len(machine.server_pids()) == 1
 
 

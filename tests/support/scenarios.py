@@ -1,5 +1,6 @@
 """Small experts, tools and answers, and one run driven by hand: what tests of the core are written with."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -8,7 +9,16 @@ from perstack.core.events import ContinueToNextStep, Event, RunBase
 from perstack.core.expert import Expert, McpStdioSkill, ModelChoice
 from perstack.core.failures import Attempt, Failure
 from perstack.core.machine import advance
-from perstack.core.messages import ExpertPart, TextPart, ThinkingPart, ToolCallPart
+from perstack.core.messages import (
+    ExpertMessage,
+    ExpertPart,
+    InstructionMessage,
+    TextPart,
+    ThinkingPart,
+    ToolCallPart,
+    ToolMessage,
+    UserMessage,
+)
 from perstack.core.run import (
     FinishReason,
     Generation,
@@ -240,6 +250,11 @@ def opened(
     """A run of the first expert (`team` if none is given) that waits for its first answer."""
     start = run_input(*(experts or (expert("team"),)), limits=limits, query=query)
     return HandRun(start, specs or base_tools()).open()
+
+
+def words_of(messages: Sequence[InstructionMessage | UserMessage | ExpertMessage | ToolMessage]) -> list[str]:
+    """The first text of each message."""
+    return [next(part.text for part in message.contents if isinstance(part, TextPart)) for message in messages]
 
 
 def texts_of(outcomes: Any) -> list[str]:

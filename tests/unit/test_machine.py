@@ -36,6 +36,7 @@ from support.scenarios import (
     say,
     session_report,
     texts_of,
+    words_of,
 )
 
 REFUSED_KEY = Failure(name="provider.credentials", message="invalid x-api-key", status_code=401)
@@ -64,16 +65,12 @@ def test_an_opened_session_starts_the_run_and_asks_for_an_answer() -> None:
     assert (start.initial_checkpoint.status, start.initial_checkpoint.messages) == ("init", ())
     instruction, user = start.input_messages
     assert (instruction.type, instruction.cache, user.type) == ("instructionMessage", True, "userMessage")
-    assert texts_of_parts(start.input_messages) == ["instruction", "hi"]
+    assert words_of(start.input_messages) == ["instruction", "hi"]
     assert run.last(StartGeneration).messages == start.input_messages
     assert run.state.checkpoint.status == "proceeding"
     generate = run.effect(Generate)
     assert (generate.step_number, generate.ordinal, generate.position) == (1, 1, run.state.position)
     assert run.state.position.count == 2
-
-
-def texts_of_parts(messages: tuple[object, ...]) -> list[str]:
-    return [getattr(message, "contents")[0].text for message in messages]  # noqa: B009 -- any message of texts
 
 
 def test_the_report_of_a_session_becomes_skill_events_and_run_state() -> None:
@@ -109,7 +106,7 @@ def test_a_session_that_never_opens_still_shows_a_run_that_started_and_failed() 
     run.take(Started())
     failure = Failure(name="skill.broken", message="no such program")
     assert run.take(SessionFailed(failure)) == ["startRun", "stopRunByError"]
-    assert texts_of_parts(run.last(StartRun).input_messages) == ["hi"]
+    assert words_of(run.last(StartRun).input_messages) == ["hi"]
     result = run.effect(Finish).result
     assert (result.status, result.failure) == ("stoppedByError", failure)
 
@@ -152,7 +149,7 @@ def test_an_empty_answer_is_told_to_the_model_and_consumes_a_step() -> None:
     assert (event.usage, event.tool_calls, event.tool_results) == (USAGE, None, None)
     (message,) = event.new_messages
     assert isinstance(message, UserMessage)
-    assert texts_of_parts((message,)) == [event.reason]
+    assert words_of((message,)) == [event.reason]
     assert run.state.checkpoint.messages[-1] == message
     generate = run.effect(Generate)
     assert generate.appendix.messages == (message,)
