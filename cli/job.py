@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -217,9 +218,10 @@ async def _embedded_worker(connection: Connection, queue: str, feed: Feed) -> As
     try:
         yield
     finally:
-        with suppress(TimeoutError):
+        # A worker that fails cancels this task; what it failed of is raised by its own exit.
+        with suppress(TimeoutError, asyncio.CancelledError):
             async with asyncio.timeout(LEAVE_SECONDS):
-                await work.__aexit__(None, None, None)
+                await work.__aexit__(*sys.exc_info())
 
 
 async def _run_input(prepared: PreparedRun, connection: Connection) -> RunInput:

@@ -14,7 +14,7 @@ from pydantic_core import to_json
 from temporalio.api.common.v1 import Payload
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
-from temporalio.api.workflowservice.v1 import GetSystemInfoRequest
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, GetSystemInfoRequest
 from temporalio.client import Client, GrpcCompression
 from temporalio.contrib.pydantic import PydanticJSONPlainPayloadConverter
 from temporalio.converter import (
@@ -27,7 +27,7 @@ from temporalio.converter import (
 )
 from temporalio.envconfig import ClientConfigProfile, ClientConnectConfig
 from temporalio.runtime import LogForwardingConfig, LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
-from temporalio.service import RPCError
+from temporalio.service import RPCError, RPCStatusCode
 
 from ..core.failures import ServerError
 
@@ -133,6 +133,8 @@ async def connect(info: ServerInfo, *, storage: StorageDriver, timeout_seconds: 
                 grpc_compression=GrpcCompression.NONE if info.is_embedded else GrpcCompression.GZIP,
             )
             version = info.version or await server_version(client)
+            if not info.is_embedded:
+                await _require_namespace(client)
     except (RuntimeError, ValueError, RPCError, OSError) as error:
         raise _unreachable(info, error, timeout_seconds) from error
     check_version(version, info.address)
@@ -166,6 +168,16 @@ def _unreachable(info: ServerInfo, error: Exception, timeout_seconds: float) -> 
     reason = f"no answer within {timeout_seconds:g} s" if isinstance(error, TimeoutError) else _reason(error)
     details = {"address": info.address, "namespace": info.namespace}
     return ServerError(f"cannot reach Temporal at {info.address}: {reason}", hint=_hint(info), details=details)
+
+
+async def _require_namespace(client: Client) -> None:
+    request = DescribeNamespaceRequest(namespace=client.namespace)
+    try:
+        await client.workflow_service.describe_namespace(request)
+    except RPCError as error:
+        # Who may use a namespace need not be allowed to look at it.
+        if error.status == RPCStatusCode.NOT_FOUND:
+            raise
 
 
 def _hint(info: ServerInfo) -> str:

@@ -75,7 +75,8 @@ class Jobs:
         try:
             description = await self._client.get_workflow_handle(job_id).describe()
         except RPCError as error:
-            if error.status == RPCStatusCode.NOT_FOUND:
+            # An id that is empty or too long is refused as such.
+            if error.status in (RPCStatusCode.NOT_FOUND, RPCStatusCode.INVALID_ARGUMENT):
                 raise UsageError(
                     f"There is no job {job_id} on this server.",
                     code="usage.unknown_job",

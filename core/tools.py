@@ -172,6 +172,8 @@ class Toolset(Wire):
     @property
     def specs(self) -> tuple[ToolSpec, ...]:
         """Every tool offered to the model, in offering order."""
+        if not self.delegates:
+            return self.skill_tools
         return (
             *self.skill_tools,
             *delegate_tools(self.delegates, self.experts, {spec.name for spec in self.skill_tools}),

@@ -41,24 +41,26 @@ class Turn:
 
     def __init__(self, state: RunState) -> None:
         self.state = state
+        self._ordinals: dict[str, int] = dict(state.ordinals)
         self._events: list[Event] = []
         self._effects: list[Effect] = []
 
     def transition(self) -> Transition:
         """What has been built."""
-        return Transition(self.state, tuple(self._events), tuple(self._effects))
+        state = self.state.replaced(ordinals=Ordinals(**self._ordinals))
+        return Transition(state, tuple(self._events), tuple(self._effects))
 
     def set(self, **changes: Any) -> None:
         """Replace fields of the state."""
-        self.state = self.state.model_copy(update=changes)
+        self.state = self.state.replaced(**changes)
 
     def set_checkpoint(self, **changes: Any) -> None:
         """Replace fields of the current checkpoint."""
-        self.set(checkpoint=self.state.checkpoint.model_copy(update=changes))
+        self.set(checkpoint=self.state.checkpoint.replaced(**changes))
 
     def set_step(self, **changes: Any) -> None:
         """Replace fields of the current step."""
-        self.set(step=self.state.step.model_copy(update=changes))
+        self.set(step=self.state.step.replaced(**changes))
 
     def ask(self, effect: Effect) -> None:
         """Ask the interpreter for something."""
@@ -66,16 +68,15 @@ class Turn:
 
     def next_id(self, kind: str) -> str:
         """The next derived id of `kind` (a field of `Ordinals`)."""
-        ordinals: Ordinals = self.state.ordinals
-        number: int = getattr(ordinals, kind)
-        self.set(ordinals=ordinals.model_copy(update={kind: number + 1}))
+        number = self._ordinals[kind]
+        self._ordinals[kind] = number + 1
         return cuid_from(self.state.checkpoint.run_id, kind, number)
 
     def emit(self, event_type: type[RunEventT], **payload: Any) -> None:
         """Emit a run or streaming event of the current run and step."""
         checkpoint = self.state.checkpoint
         self._events.append(
-            event_type(
+            event_type.trusted(
                 id=self.next_id("event"),
                 expert_key=checkpoint.expert.key,
                 job_id=checkpoint.job_id,
@@ -88,7 +89,7 @@ class Turn:
     def emit_runtime(self, event_type: type[RuntimeBase], **payload: Any) -> None:
         """Emit a runtime event of the current run."""
         checkpoint = self.state.checkpoint
-        event = event_type(id=self.next_id("event"), job_id=checkpoint.job_id, run_id=checkpoint.run_id, **payload)
+        event = event_type.trusted(id=self.next_id("event"), job_id=checkpoint.job_id, run_id=checkpoint.run_id, **payload)
         self._events.append(event)  # pyright: ignore[reportArgumentType] -- see emit
 
     def initialize_runtime(self, *, answered: AnsweredCall | None = None) -> None:
@@ -114,12 +115,12 @@ class Turn:
             changes: dict[str, Any] = {"id": self.next_id("part")}
             if part.type == "toolResultPart":
                 changes["contents"] = self.parts_with_ids(part.contents)
-            parts.append(part.model_copy(update=changes))
-        return message.model_copy(update={"id": self.next_id("message"), "contents": tuple(parts)})
+            parts.append(part.replaced(**changes))
+        return message.replaced(id=self.next_id("message"), contents=tuple(parts))
 
     def parts_with_ids(self, parts: tuple[Any, ...]) -> tuple[Any, ...]:
         """Parts that have no id yet get one."""
-        return tuple(part if part.id else part.model_copy(update={"id": self.next_id("part")}) for part in parts)
+        return tuple(part if part.id else part.replaced(id=self.next_id("part")) for part in parts)
 
     def append(self, message: AnyMessage, *, is_new: bool = True) -> None:
         """Add `message` (ids given) to the conversation and, if `is_new`, to the step."""

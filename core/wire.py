@@ -1,5 +1,7 @@
 """The base of every model that leaves the process: camelCase JSON outside, snake_case inside."""
 
+from typing import Any, Self
+
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
@@ -15,6 +17,25 @@ class Wire(BaseModel):
         extra="ignore",
         protected_namespaces=(),
     )
+
+    def replaced(self, **changes: Any) -> Self:
+        """This value with some fields changed, nothing validated; ten times as fast as `model_copy`."""
+        return type(self)._assembled({**self.__dict__, **changes})
+
+    @classmethod
+    def trusted(cls, **values: Any) -> Self:
+        """A value made of parts that are known to fit: their validation would walk whole conversations."""
+        fields = cls.model_fields
+        return cls._assembled({name: values[name] if name in values else fields[name].default for name in fields})
+
+    @classmethod
+    def _assembled(cls, values: dict[str, Any]) -> Self:
+        made = cls.__new__(cls)
+        object.__setattr__(made, "__dict__", values)
+        object.__setattr__(made, "__pydantic_fields_set__", set(values))
+        object.__setattr__(made, "__pydantic_extra__", None)
+        object.__setattr__(made, "__pydantic_private__", None)
+        return made
 
     def wire_json(self) -> str:
         """This value as one line of JSON, absent fields left out."""

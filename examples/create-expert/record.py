@@ -22,6 +22,7 @@ REPOSITORY = HERE.parent.parent
 DEFINITION = REPOSITORY / "definitions/create-expert/perstack.toml"
 CASSETTE = HERE / "demo.cassette.json"
 PERSTACK = [sys.executable, "-P", "-m", "perstack"]
+RECORDED_WORKSPACE = b"/workspace"
 CHARACTERS_PER_TOKEN = 3.6
 UNCACHED_TOKENS = 4
 
@@ -56,7 +57,12 @@ class Model:
         assert opening is not None, f"an expert nobody knows: {request.system[-200:]!r}"
         self._begun[opening] += request.turn == 1
         turn = answers.CONVERSATIONS[opening][self._begun[opening] - 1][request.turn - 1]
-        calls = tuple(messages.Call(name=call.name, args=call.args) for call in turn.calls)
+        # Named here, so that recording again changes nothing but what has changed.
+        place = f"{list(answers.CONVERSATIONS).index(opening)}_{self._begun[opening]}_{request.turn}"
+        calls = tuple(
+            messages.Call(name=call.name, args=call.args, id=f"toolu_{place}_{index}")
+            for index, call in enumerate(turn.calls)
+        )
         usage = self._usage(request, turn)
         return messages.Answer(text=turn.text, thinking=turn.thinking, calls=calls, usage=usage)
 
@@ -92,7 +98,7 @@ async def record() -> int:
     )
     content, _ = await log.communicate()
     if log.returncode == 0:
-        CASSETTE.write_bytes(content)
+        CASSETTE.write_bytes(content.replace(folder.encode(), RECORDED_WORKSPACE))
     return log.returncode or 0
 
 

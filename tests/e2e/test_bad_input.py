@@ -260,7 +260,7 @@ async def test_a_payload_storage_that_breaks_is_said_and_loses_nothing(
         shutil.rmtree(own_data.storage)
         own_data.storage.write_text("a file in its place")
         model.release("broken")
-        await running.seen("payload storage", seconds=20)
+        await running.seen("payload storage", seconds=12)
         refused = await cli.run("run", "solo", "go", "--job-id", "second", env=env)
         said(refused, 2, f"the payload storage {own_data.storage} cannot be used")
         own_data.storage.unlink()
