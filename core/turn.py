@@ -89,7 +89,9 @@ class Turn:
     def emit_runtime(self, event_type: type[RuntimeBase], **payload: Any) -> None:
         """Emit a runtime event of the current run."""
         checkpoint = self.state.checkpoint
-        event = event_type.trusted(id=self.next_id("event"), job_id=checkpoint.job_id, run_id=checkpoint.run_id, **payload)
+        event = event_type.trusted(
+            id=self.next_id("event"), job_id=checkpoint.job_id, run_id=checkpoint.run_id, **payload
+        )
         self._events.append(event)  # pyright: ignore[reportArgumentType] -- see emit
 
     def initialize_runtime(self, *, answered: AnsweredCall | None = None) -> None:

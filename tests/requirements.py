@@ -34,8 +34,8 @@ class Requirement:
 
 
 REQUIREMENTS = (
-    Requirement("definition.global-defaults", "perstack.toml global defaults: model, reasoning budget, retries, timeout"),
-    Requirement("definition.experts", "expert definitions: instruction, description, delegates, tags, version, minimum runtime version"),
+    Requirement("definition.global-defaults", "perstack.toml defaults: model, reasoning budget, retries, timeout"),
+    Requirement("definition.experts", "experts: instruction, description, delegates, tags, version, minimum runtime"),
     Requirement("definition.scoping", "coordinator and delegate scoping rules"),
     Requirement("definition.errors", "errors with file, line and key path; misspelt keys; unknown keys"),
     Requirement("definition.skills.stdio", "skill type MCP stdio"),

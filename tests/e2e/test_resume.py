@@ -3,7 +3,9 @@
 import asyncio
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from support.cli import Cli, RunningCli
 from support.messages_server import Answer, Call, MessagesServer, Request
@@ -99,8 +101,8 @@ def long_command(request: Request) -> Answer:
     """Starts a command that would run for an hour."""
     if request.turn == 1:
         script = "echo $$ > shell.pid; sleep 3600 & echo $! > sleep.pid; wait"
-        args = {"command": "sh", "args": ["-c", script], "env": {}, "cwd": ".", "stdout": True, "stderr": True}
-        return Answer(calls=(Call(name="exec", args={**args, "timeout": 3_600_000}),))
+        args: dict[str, Any] = {"command": "sh", "args": ["-c", script], "env": {}, "cwd": ".", "timeout": 3_600_000}
+        return Answer(calls=(Call(name="exec", args={**args, "stdout": True, "stderr": True}),))
     return Answer(text="went on")
 
 
@@ -111,10 +113,7 @@ async def test_ctrl_c_ends_a_running_command_within_two_seconds(
     model.script = long_command
     async with cli.running("run", "solo", "go", env=model_env) as running:
         await running.seen("callTools")
-        sleeping = cli.workspace / "sleep.pid"
-        async with asyncio.timeout(20):
-            while not sleeping.exists() or not sleeping.read_text().strip():
-                await asyncio.sleep(0.02)
+        await until(lambda: bool(pid_in(cli.workspace / "sleep.pid")))
         job = job_of(running)
         running.interrupt()
         begun = time.monotonic()
@@ -127,6 +126,21 @@ async def test_ctrl_c_ends_a_running_command_within_two_seconds(
     assert result.code == 0, result.stderr
     assert "lost" in str(result.of_type("resolveToolResults")[0]["toolResults"])
     assert result.of_type("completeRun")[-1]["text"] == "went on"
+
+
+def pid_in(path: Path) -> str:
+    return path.read_text().strip() if path.exists() else ""
+
+
+async def until(is_true: Callable[[], bool], *, seconds: float = 20) -> None:
+    """Wait for something that announces itself to nobody."""
+    deadline = time.monotonic() + seconds
+    for _ in range(round(seconds / 0.02)):
+        if is_true():
+            return
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+    raise AssertionError("it did not happen")
 
 
 def is_alive(pid: int) -> bool:

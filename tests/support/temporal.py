@@ -1,7 +1,7 @@
 """Runs driven through the client on a real server, with a worker in the test's own process."""
 
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +50,7 @@ class Bench:
         )
 
     @asynccontextmanager
-    async def worker(self, queue: str) -> AsyncIterator[None]:
+    async def worker(self, queue: str) -> AsyncGenerator[None]:
         """A worker that talks to the scripted model."""
         env = {
             "ANTHROPIC_API_KEY": "sk-ant-test-key-0123456789",
@@ -73,7 +73,7 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(data: DataFolder, workspace: Path, model: MessagesServer) -> AsyncIterator[Bench]:
+async def bench(data: DataFolder, workspace: Path, model: MessagesServer) -> AsyncGenerator[Bench]:
     """A connection to the test server."""
     with await lease_server(address=None, progress=lambda _: None, data=data) as lease:
         storage = FolderStorage(data.storage)

@@ -1,10 +1,11 @@
 """The history of a run is its only record: folded, replayed and measured."""
 
 import json
+import sys
 from collections.abc import Callable
 
 import pytest
-from perstack.client.history import Execution, RunReader, read_run
+from perstack.client.history import Execution, read_run
 from perstack.core.run import Limits
 from perstack.core.state import RunState
 from perstack.workflows.contracts import SNAPSHOT_QUERY
@@ -147,9 +148,9 @@ async def test_a_run_of_twice_the_steps_has_about_twice_the_history(temporal: Be
         conversation = sum(len(m.wire_json()) for m in fold.state.checkpoint.messages)
         sizes.append((description.raw_description.workflow_execution_info.history_size_bytes, conversation))
     (short, _), (long, conversation) = sizes
-    print(
-        f"history: {short} bytes at 50 steps, {long} at 100 ({long / short:.2f}); {long / conversation:.2f} × the conversation"
-    )
+    # Both figures belong to the report of the test run.
+    figures = f"history: {short} bytes at 50 steps, {long} at 100, {long / conversation:.2f} x the conversation"
+    sys.stdout.write(figures + "\n")
     assert long <= 2.2 * short
     assert long <= 1.5 * conversation
 
@@ -171,7 +172,7 @@ async def test_an_outcome_of_three_megabytes_leaves_the_history_small(temporal: 
     assert follower.root.fold.state.checkpoint.status == "completed"
     description = await temporal.client.get_workflow_handle(start.job_id).describe()
     assert description.raw_description.workflow_execution_info.history_size_bytes < 60_000
-    reader: RunReader = await read_run(temporal.client, Execution(start.job_id))
+    reader = await read_run(temporal.client, Execution(start.job_id))
     assert reader.fold is not None
     result = reader.fold.state.checkpoint.messages[3]
     assert len(result.wire_json()) > 4_000_000
