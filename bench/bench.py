@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,7 +100,7 @@ class Bench:
 
 
 @contextmanager
-def model_server(bench: Bench) -> Iterator[None]:
+def model_server(bench: Bench) -> Generator[None]:
     """The scripted Messages server in a process of its own."""
     port_file = bench.folder / "port"
     env = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}

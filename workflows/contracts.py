@@ -109,7 +109,7 @@ class Cancelled:
 def read_activity_failure(error: BaseException) -> Lost | Cancelled | FailureDetails:
     """What a failed activity means; the workflow and the readers of its history ask here.
 
-    `error` is the cause of an `ActivityError`, or the exception a history event's failure converts to.
+    `error` is an `ActivityError` or its cause: a local activity's failure comes bare, like one from a history event.
     """
     if isinstance(error, ActivityError) and error.cause is not None:
         error = error.cause

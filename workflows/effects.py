@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from temporalio import workflow
 from temporalio.common import TypedSearchAttributes
-from temporalio.exceptions import ActivityError, ChildWorkflowError, FailureError
+from temporalio.exceptions import FailureError
 from temporalio.workflow import ActivityCancellationType, ChildWorkflowCancellationType, ParentClosePolicy
 
 from ..core.effects import CallTools, Delegate, DelegateCall, Generate, PlannedCall
@@ -72,9 +72,12 @@ class _NoSession(Exception):
 class Interpreter:
     """Starts what the machine asks for, on the worker that holds the run's session."""
 
-    def __init__(self, start: RunInput, post: Callable[[Trigger], None]) -> None:
+    def __init__(
+        self, start: RunInput, *, post: Callable[[Trigger], None], report_bug: Callable[[BaseException], None]
+    ) -> None:
         self._start = start
         self._post = post
+        self._report_bug = report_bug
         self._queue: str | None = None
         self._workspace_id = start.settings.workspace_id
         self._opening: asyncio.Task[SessionReport] | None = None
@@ -110,7 +113,12 @@ class Interpreter:
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._report_bug(error)
 
     async def _result(self, handle: asyncio.Task[Out]) -> Out:
         self._handles.add(handle)
@@ -149,7 +157,7 @@ class Interpreter:
         )
         try:
             report = await self._result(handle)
-        except ActivityError as error:
+        except FailureError as error:
             self._post(SessionFailed(_session_failure(error)))
             raise _NoSession from error
         self._queue = report.queue
@@ -208,14 +216,14 @@ class Interpreter:
             )
         except _NoSession:
             return
-        except ActivityError as error:
+        except FailureError as error:
             self._post(self._generation_trigger(error))
             return
         if generation.is_draining:
             self._leave_worker()
         self._post(Generated(generation))
 
-    def _generation_trigger(self, error: ActivityError) -> Trigger:
+    def _generation_trigger(self, error: FailureError) -> Trigger:
         match read_activity_failure(error):
             case Lost(attempts=attempts):
                 self._leave_worker()
@@ -233,7 +241,7 @@ class Interpreter:
                 outcome = await self._call_remotely(request, planned)
         except _NoSession:
             return
-        except ActivityError as error:
+        except FailureError as error:
             self._post(self._tool_trigger(planned.index, error))
             return
         if outcome.is_draining:
@@ -264,7 +272,7 @@ class Interpreter:
         assert answer.outcome is not None, "a remote call rebuilds its session"
         return answer.outcome
 
-    def _tool_trigger(self, index: int, error: ActivityError) -> Trigger:
+    def _tool_trigger(self, index: int, error: FailureError) -> Trigger:
         match read_activity_failure(error):
             case Lost(has_started=has_started):
                 self._leave_worker()
@@ -293,13 +301,13 @@ class Interpreter:
             if self._is_cancelled:
                 handle.cancel()
             result = await self._result(handle)
-        except (ChildWorkflowError, FailureError) as error:
+        except FailureError as error:
             parent_step = child.first_step - 1
             result = read_child_failure(error, expert_key=child.expert_key, step=parent_step)
         self._post(DelegateFinished(one.index, result))
 
 
-def _session_failure(error: ActivityError) -> Failure:
+def _session_failure(error: FailureError) -> Failure:
     match read_activity_failure(error):
         case Lost():
             return Failure(name="worker.lost", message="The worker was lost while it opened the session.")

@@ -27,7 +27,8 @@ class ExpertRun:
     def __init__(self, start: RunInput) -> None:
         self._state: RunState = begin(start)
         self._inbox: deque[Trigger] = deque()
-        self._interpreter = Interpreter(start, self._inbox.append)
+        self._bugs: list[BaseException] = []
+        self._interpreter = Interpreter(start, post=self._inbox.append, report_bug=self._bugs.append)
         self._status = "running"
 
     @workflow.run
@@ -43,10 +44,13 @@ class ExpertRun:
         self._take(Started())
         while not self._is_stopped:
             try:
-                await workflow.wait_condition(lambda: bool(self._inbox))
+                await workflow.wait_condition(lambda: bool(self._inbox or self._bugs))
             except asyncio.CancelledError:
                 self._take(CancelRequested())
                 self._interpreter.cancel()
+            if self._bugs:
+                # Fails the workflow task, not the workflow: a fixed worker goes on from here.
+                raise RuntimeError("the interpreter of effects broke") from self._bugs[0]
             while self._inbox and not self._is_stopped:
                 self._take(self._inbox.popleft())
         assert self._state.result is not None

@@ -1,0 +1,259 @@
+"""Writes what the reference takes from the code: help texts, the table of events, the table of error codes.
+
+`python docs/generate.py` writes the files; with `--check` it only names those that are out of date.
+"""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from perstack.activities.providers.failures import ProviderErrorKind  # noqa: TID251
+from perstack.cli.app import app  # noqa: TID251
+from perstack.core import events  # noqa: TID251
+
+DOCS = Path(__file__).parent
+ROOT = DOCS.parent
+PROGRAM = Path(sys.executable).with_name("perstack")
+BEGIN, END = "<!-- generated: begin -->", "<!-- generated: end -->"
+PACKAGES = ("activities", "cli", "client", "core", "definitions", "workflows")
+
+EVENTS: Mapping[str, str] = {
+    "startRun": "A run begins: its session is open, its first messages stand.",
+    "resumeFromStop": "A stopped run goes on in a new segment: its delegates have ended, or a person has answered.",
+    "startGeneration": "The model is about to be called with these messages.",
+    "retry": "A model call failed and is repeated (`newMessages` is empty), or the model's answer was empty or cut and "
+    "the model is told so, which takes a step.",
+    "callTools": "The model answered with tool calls.",
+    "finishMcpTools": "The tools of the step are done; delegates or people are next.",
+    "callDelegate": "Delegates start, all calls of the message in parallel.",
+    "skipDelegates": "The message calls no delegate; people are next.",
+    "callInteractiveTool": "A question is put to a person.",
+    "proceedToInteractiveTools": "The delegates are done and questions to people are left.",
+    "resolveToolResults": "Every call of the step was answered by a tool.",
+    "finishToolCall": "The answers of the step have joined the conversation.",
+    "resumeToolCalls": "A resumed run still has calls to make in the step it stopped in.",
+    "finishAllToolCalls": "The answers of tools and delegates of the step have joined the conversation.",
+    "continueToNextStep": "The step is over and the run goes on; holds the checkpoints before and after.",
+    "completeRun": "The run has its result in `text`.",
+    "stopRunByInteractiveTool": "The run waits for a person.",
+    "stopRunByDelegate": "The run waits for its delegates; the segment ends.",
+    "stopRunByExceededMaxSteps": "The run has taken as many steps as it may.",
+    "stopRunByError": "The run failed; `error` says why.",
+    "stopRunByCancellation": "The run was cancelled.",
+    "startStreamingReasoning": "The model begins to think aloud.",
+    "streamReasoning": "A piece of its thinking.",
+    "completeStreamingReasoning": "The whole of its thinking.",
+    "startStreamingRunResult": "The model begins to write text.",
+    "streamRunResult": "A piece of its text.",
+    "completeStreamingRunResult": "The whole of its text.",
+    "initializeRuntime": "A segment of a run begins; says with what settings.",
+    "skillStarting": "A skill's program is started.",
+    "skillConnected": "A skill is ready; says how long that took.",
+    "skillStderr": "A skill's program wrote to its error output.",
+    "skillDisconnected": "A skill was closed.",
+}
+"""When each event is emitted."""
+
+NOT_YET = frozenset(
+    {
+        "skipDelegates",
+        "callInteractiveTool",
+        "proceedToInteractiveTools",
+        "resumeToolCalls",
+        "stopRunByInteractiveTool",
+        "skillStarting",
+        "skillStderr",
+    }
+)
+"""Events of features that this release refuses: interactive tools and skills with a program of their own."""
+
+CODES: Mapping[str, str] = {
+    "activity.timeout": "A tool call took longer than its time limit; the model is told.",
+    "cassette.diverged": "The replayed run is no longer the recorded one; the message shows both sides.",
+    "cassette.exhausted": "The replayed run goes on behind the end of the recording.",
+    "definition.credential": "A credential stands in the definition; set it in the environment instead.",
+    "definition.encoding": "The file is not UTF-8 text.",
+    "definition.env_not_allowed": "A definition made while a job runs requires a variable it may not have.",
+    "definition.invalid": "The file breaks a rule; every broken rule is listed with line and key.",
+    "definition.not_built": "The definition is valid but needs what this release does not have.",
+    "definition.runtime_version": "The expert needs a newer Perstack (`minRuntimeVersion`).",
+    "definition.scope": "The delegation crosses a scope; the message names both keys and the rule.",
+    "definition.syntax": "The file is not TOML.",
+    "definition.unknown_delegate": "A delegate is defined nowhere.",
+    "definition.unknown_key": "A key looks like a misspelt one; the message names the key meant.",
+    "definition.unsupported_provider": "The worker's release does not speak to this provider.",
+    "machine.newer": "The run was started by a newer Perstack than the worker; upgrade the worker.",
+    "perstack.error": "A failure without a code of its own.",
+    "provider.auth": "The provider refused the credentials (401, 403).",
+    "provider.bad_request": "The provider refused the request.",
+    "provider.content_refused": "The provider or the model refused the content.",
+    "provider.context_overflow": "The conversation is larger than the model's context window.",
+    "provider.credentials": "A credential is not set, or holds what no header can carry.",
+    "provider.not_found": "The provider does not know the model or the address.",
+    "provider.overloaded": "The provider is overloaded, out of order or unreachable; repeated.",
+    "provider.proxy": "The provider could not be reached through `PERSTACK_PROXY_URL`.",
+    "provider.quota": "The account's credit or spending limit is used up.",
+    "provider.rate_limited": "Too many requests; repeated after the time the provider asks for.",
+    "provider.stream_broken": "The answer broke off; repeated.",
+    "provider.tls": "The provider's certificate could not be trusted.",
+    "provider.unsupported": "The provider cannot take this request.",
+    "skill.missing_env": "A variable that a skill requires is not set.",
+    "storage.corrupt": "A stored payload is not what its name says; restore it from a backup.",
+    "storage.missing": "A stored payload is not in this data folder; use the folder the job was started with.",
+    "storage.other": "The job keeps its large payloads in another storage than this data folder's.",
+    "storage.too_large": "A payload is over 64 MiB; split it or keep it in a file of the workspace.",
+    "storage.unavailable": "The data folder cannot be read or written.",
+    "temporal.binary": "No `temporal` program was found and none could be had; the hint lists the ways to get one.",
+    "temporal.failed": "The server answered at first and then failed.",
+    "temporal.no_worker": "Nobody serves the task queue; start `perstack worker`.",
+    "temporal.profile": "The Temporal profile file cannot be read.",
+    "temporal.unreachable": "No server answers at the address.",
+    "temporal.version": "The server is older than 1.29.",
+    "usage.config_not_found": "There is no `perstack.toml` here or above.",
+    "usage.config_unreadable": "The path names a folder, or a file that cannot be read.",
+    "usage.env_file": "An env file exists and cannot be read.",
+    "usage.expert_key": "The expert's key is malformed.",
+    "usage.invalid": "The command line asks for something that makes no sense; the message says what.",
+    "usage.job_exists": "The job id belongs to a job with another expert or query.",
+    "usage.limit": "A limit is below what is possible.",
+    "usage.missing_env": "A variable that a skill of the definition requires is not set.",
+    "usage.model": "The provider has no default model; give `--model`.",
+    "usage.not_built": "The option belongs to a later release.",
+    "usage.output": "stdout cannot be written, for example because the disk is full.",
+    "usage.provider": "There is no such provider.",
+    "usage.reasoning_budget": "Neither a level nor a number of tokens.",
+    "usage.remote_config": "The address of the definition is refused, or it cannot be fetched.",
+    "usage.unknown_expert": "The configuration defines no such expert; the hint lists those there are.",
+    "usage.unknown_job": "The server has no such job.",
+    "worker.lost": "The worker of one call was lost three times in a row.",
+    "workspace.elsewhere": "This worker does not have the job's workspace; another one may.",
+    "workspace.invalid": "The workspace is missing or cannot be written.",
+    "workspace.unwritable": "The worker cannot write the workspace.",
+}
+"""What each stable code means; the generated table fails to be written when the code and this differ."""
+
+NAMES: Mapping[str, str] = {
+    "EmptyAnswer": "The answer held neither text nor a tool call; the model is told.",
+    "OutputCut": "The answer reached the model's output limit; the model is told.",
+    "MaxRetriesExceeded": "The model made such a mistake more often in a row than `maxRetries` allows.",
+    "UnexpectedFinishReason": "The model stopped for a reason this release does not know.",
+    "ChildWorkflowError": "A delegate's workflow could not be started.",
+}
+"""Names of failures that carry no dotted code."""
+
+
+def commands() -> list[str]:
+    """Every command of the program, in its own order."""
+    return [found.name or getattr(found.callback, "__name__", "") for found in app.registered_commands]
+
+
+def help_text(*command: str) -> str:
+    """What the program prints for `--help`."""
+    env = {**os.environ, "COLUMNS": "80", "TERM": "dumb", "NO_COLOR": "1"}
+    done = subprocess.run([PROGRAM, *command, "--help"], env=env, capture_output=True, text=True, check=True)
+    return "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
+
+
+def cli_reference() -> str:
+    """The help of the program and of each command."""
+    parts = ["## perstack", "", "```text", help_text(), "```"]
+    for command in commands():
+        parts += ["", f"## perstack {command}", "", "```text", help_text(command), "```"]
+    return "\n".join(parts)
+
+
+def event_tables() -> str:
+    """The 32 events with their payload beyond the fields that all of their class have."""
+    groups = (
+        ("Run events", events.RunEvent, events.RunBase),
+        ("Streaming events", events.StreamingEvent, events.RunBase),
+        ("Runtime events", events.RuntimeEvent, events.RuntimeBase),
+    )
+    parts: list[str] = []
+    for title, union, base in groups:
+        members = get_args(get_args(union)[0])
+        parts += [f"## {title}", "", "| event | emitted when | payload |", "|---|---|---|"]
+        parts += [_event_row(member, base) for member in members]
+        parts.append("")
+    return "\n".join(parts).rstrip()
+
+
+def _event_row(member: Any, base: Any) -> str:
+    name: str = member.model_fields["type"].default
+    payload = ", ".join(
+        f"`{field.alias}`" for key, field in member.model_fields.items() if key not in base.model_fields
+    )
+    later = " *Not in this release.*" if name in NOT_YET else ""
+    return f"| `{name}` | {EVENTS[name]}{later} | {payload} |"
+
+
+def code_table() -> str:
+    """Every stable code with its meaning."""
+    found = frozenset(_codes())
+    if found != frozenset(CODES):
+        missing, gone = sorted(found - set(CODES)), sorted(set(CODES) - found)
+        raise SystemExit(f"docs/generate.py: explain {missing or 'nothing'}; no longer used: {gone or 'nothing'}")
+    rows = [f"| `{code}` | {CODES[code]} |" for code in sorted(CODES)]
+    rows += [f"| `{name}` | {text} |" for name, text in NAMES.items()]
+    return "\n".join(["| code | meaning |", "|---|---|", *rows])
+
+
+def _codes() -> Iterator[str]:
+    """The codes that stand in the sources: arguments, attributes and constants, and the provider's kinds."""
+    yield from (f"provider.{kind}" for kind in get_args(ProviderErrorKind))
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                match node:
+                    case ast.Call(keywords=keywords):
+                        values = [one.value for one in keywords if one.arg in ("code", "name", "type")]
+                    case ast.Assign(value=value) | ast.AnnAssign(value=ast.Constant() as value):
+                        values = [value]
+                    case _:
+                        continue
+                yield from filter(_is_code, map(_text, values))
+
+
+def _text(node: ast.expr) -> str:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+
+
+def _is_code(text: str) -> bool:
+    return bool(re.fullmatch(r"[a-z]+\.[a-z_]+", text)) and text != "perstack.toml"
+
+
+SECTIONS = {
+    "reference/cli.md": cli_reference,
+    "reference/events.md": event_tables,
+    "reference/errors.md": code_table,
+}
+
+
+def current_pages() -> Iterator[tuple[Path, str, str]]:
+    """Each page with its present text and the text it should have."""
+    for name, section in SECTIONS.items():
+        path = DOCS / name
+        present = path.read_text()
+        before, _, rest = present.partition(BEGIN)
+        _, _, after = rest.partition(END)
+        yield path, present, f"{before}{BEGIN}\n{section()}\n{END}{after}"
+
+
+def main() -> int:
+    """Write the pages, or check them."""
+    stale = [(path, wanted) for path, present, wanted in current_pages() if present != wanted]
+    for path, wanted in stale:
+        if "--check" in sys.argv:
+            sys.stdout.write(f"{path.relative_to(ROOT)} is out of date: run `make docs`\n")
+        else:
+            path.write_text(wanted)
+    return int(bool(stale) and "--check" in sys.argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
