@@ -3,6 +3,8 @@ PYTHON ?= python3
 UV_VERSION := 0.13.9
 BIN := .venv/bin
 READY := .venv/.ready
+# uv trusts its own list of authorities; where a proxy has one of its own, the second try asks the system.
+INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
 # Workers of the test run; two cores gain little from more.
 JOBS ?= 2
 
@@ -16,9 +18,10 @@ $(READY): requirements.lock pyproject.toml
 		{ echo "perstack needs Python 3.11 or newer; name one with make PYTHON=/path/to/python" >&2; exit 1; }
 	@test -x $(BIN)/python || { echo "making the virtual environment .venv …" >&2; $(PYTHON) -m venv .venv; }
 	@echo "installing the locked dependencies …" >&2
-	@$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@$(INSTALL) --require-hashes -r requirements.lock 2>/dev/null || \
+		$(INSTALL) --system-certs --require-hashes -r requirements.lock
+	@$(INSTALL) --no-deps --no-build-isolation -e .
 	@touch $(READY)
 
 dev: $(READY) ## set up for development

@@ -6,7 +6,7 @@ from temporalio import activity
 
 from ..core.conversation import Appendix
 from ..core.expert import BASE_SKILL
-from ..core.tools import IN_ORDER_TOOLS, ToolOutcome, ToolSpec, text_outcome
+from ..core.tools import ATTEMPT_COMPLETION, IN_ORDER_TOOLS, ToolOutcome, ToolSpec, remaining_todos, text_outcome
 from ..workflows.contracts import CALL_TOOL, CallAnswer, CallRequest
 from .boundary import failures_translated, heartbeating
 from .providers.base import INVALID_JSON_ARGUMENT
@@ -31,7 +31,10 @@ class ToolCaller:
             session = self._sessions.held(key, request.position)
             if session is None:
                 return CallAnswer()
-            return CallAnswer(outcome=await self._call(session, request))
+            outcome = await self._call(session, request)
+            if _is_last(session, request, outcome):
+                await self._sessions.drop(key)
+            return CallAnswer(outcome=outcome)
         async with heartbeating(), failures_translated():
             session = await self._sessions.at(key, request.position, Appendix())
             outcome = await self._call(session, request)
@@ -67,3 +70,9 @@ class ToolCaller:
             if answer.todos is not None:
                 session.todos = answer.todos
             return answer.outcome
+
+
+def _is_last(session: RunSession, request: CallRequest, outcome: ToolOutcome) -> bool:
+    """Whether the run ends with this outcome."""
+    name = session.calls[request.index].tool_name
+    return name == ATTEMPT_COMPLETION and not outcome.is_error and not remaining_todos(outcome.result)

@@ -91,9 +91,12 @@ class Generator:
             finally:
                 session.in_use -= 1
                 session.used_at = time.monotonic()
-        if generation.finish_reason in ("stop", "toolCalls") and ExpertMessage(contents=generation.contents).calls:
-            session.append(ExpertMessage(contents=generation.contents))
+        message = ExpertMessage(contents=generation.contents)
+        if generation.finish_reason in ("stop", "toolCalls") and message.calls:
+            session.append(message)
             session.outcomes = {}
+        elif generation.finish_reason == "stop" and message.text:
+            await self._sessions.drop(key)
         return generation.model_copy(update={"attempts": live.attempts, "is_draining": self._sessions.is_draining})
 
     async def _call(self, session: RunSession, request: GenerateRequest, live: _Live) -> Generation:

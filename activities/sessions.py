@@ -45,13 +45,16 @@ class SessionMaker:
         env = read_env(settings.env_paths, self.host_env)
         skill = next((s for s in start.expert.skills if s.name == BASE_SKILL), McpStdioSkill(name=BASE_SKILL))
         assert isinstance(skill, McpStdioSkill)
-        job = _running_job(start)
         toolset = Toolset(delegates=start.expert.delegates, experts=start.experts)
         dynamic = DynamicContext(
             expert_key=start.expert_key,
             toolset=lambda: session.toolset,
-            load_experts=partial(experts_from_text, job=job),
-            load_tables=partial(experts_from_tables, job=job),
+            load_experts=lambda text, source, root: experts_from_text(
+                text, source=source, root=root, job=_running_job(start, session.toolset)
+            ),
+            load_tables=lambda experts, source, root: experts_from_tables(
+                experts, source=source, root=root, job=_running_job(start, session.toolset)
+            ),
             delegation_problem=delegation_problem,
             allowed_env=frozenset(settings.allowed_env),
             credential_names=SECRET_VARIABLES,
@@ -87,7 +90,7 @@ class SessionMaker:
         )
 
 
-def _running_job(start: RunInput) -> RunningJob:
+def _running_job(start: RunInput, toolset: Toolset) -> RunningJob:
     rules = start.settings.models
     settings = ModelSettings(
         provider=rules.provider,
@@ -99,7 +102,7 @@ def _running_job(start: RunInput) -> RunningJob:
     return RunningJob(
         settings=settings,
         runtime_version=start.settings.runtime_version,
-        known=frozenset(start.experts),
+        known=frozenset(toolset.experts),
         allowed_env=frozenset(start.settings.allowed_env),
     )
 
@@ -150,6 +153,13 @@ class Sessions:
                     raise RuntimeError(f"the history of {key.workflow_id} does not lead to {position}")
         return session
 
+    async def drop(self, key: RunKey) -> None:
+        """Close the session of a run that has very likely ended; one that goes on is rebuilt."""
+        session = self._sessions.pop(key, None)
+        self._locks.pop(key, None)
+        if session is not None:
+            await session.base.close()
+
     async def close(self) -> None:
         """Close every session."""
         sessions = list(self._sessions.values())
@@ -160,5 +170,4 @@ class Sessions:
         now = time.monotonic()
         idle = [k for k, s in self._sessions.items() if not s.in_use and now - s.used_at > self._idle_seconds]
         for key in idle:
-            self._locks.pop(key, None)
-            await self._sessions.pop(key).base.close()
+            await self.drop(key)

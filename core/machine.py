@@ -32,6 +32,7 @@ from .run import Generation, SessionReport
 from .state import RunState, State
 from .tools import ToolCall, ToolResult
 from .toolwork import (
+    MAX_LOSSES,
     Verdict,
     answer_call,
     call_lost,
@@ -57,9 +58,6 @@ from .triggers import (
 )
 from .turn import AnyMessage, Transition, Turn
 from .usage import NO_USAGE, Usage
-
-MAX_LOSSES = 3
-"""Workers lost in a row by one call before the run gives up."""
 
 
 def advance(state: RunState, trigger: Trigger) -> Transition:
@@ -124,7 +122,7 @@ def _take(turn: Turn, trigger: Trigger) -> None:
         case ToolFailed(index, failure):
             _follow(turn, tool_failed(turn, index, failure))
         case ToolLost(index, has_started):
-            _follow(turn, call_lost(turn, index, has_started=has_started, max_losses=MAX_LOSSES))
+            _follow(turn, call_lost(turn, index, has_started=has_started))
         case DelegateFinished(index, result):
             _follow(turn, delegate_finished(turn, index, result))
         case Answered(index, text):

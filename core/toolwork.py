@@ -38,6 +38,9 @@ from .tools import (
 )
 from .turn import Turn
 
+MAX_LOSSES = 3
+"""Workers lost in a row by one call before the run gives up."""
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -78,24 +81,25 @@ def tool_failed(turn: Turn, index: int, failure: Failure) -> Verdict:
     return _after_answer(turn)
 
 
-def call_lost(turn: Turn, index: int, *, has_started: bool, max_losses: int) -> Verdict:
+def call_lost(turn: Turn, index: int, *, has_started: bool) -> Verdict:
     """The worker of a call is gone: repeat what may be repeated, tell the model about the rest."""
     state = turn.state
-    name = state.calls[index].tool_name
     losses = state.call_losses.get(index, 0) + 1
     turn.set(call_losses={**state.call_losses, index: losses})
+    may_repeat = not has_started or _spec(state, index).is_repeatable
+    if may_repeat and losses < MAX_LOSSES and not state.is_cancelling:
+        _start(turn, [index], is_again=True)
+        return WAIT
+    name = state.calls[index].tool_name
     if state.is_cancelling:
         text = f"{name} was cancelled."
-    elif has_started and not _spec(state, index).is_repeatable:
+    elif has_started:
         text = (
             f"The worker that ran {name} was lost. Whether the call had an effect is unknown, "
             "and any state its skill kept was reset. Check before you repeat it."
         )
-    elif losses < max_losses:
-        _start(turn, [index], is_again=True)
-        return WAIT
     else:
-        return Verdict("failed", f"The worker of {name} was lost {losses} times in a row")
+        text = f"No worker could run {name}; it did not run."
     _answer(turn, index, text_outcome(text, is_error=True), is_ours=True)
     return _after_answer(turn)
 
@@ -193,8 +197,12 @@ def _answer(turn: Turn, index: int, outcome: ToolOutcome, *, is_ours: bool = Fal
 
 
 def _after_answer(turn: Turn) -> Verdict:
-    if turn.state.running or turn.state.is_cancelling:
+    state = turn.state
+    if state.running or state.is_cancelling:
         return WAIT
+    lost = [state.calls[index].tool_name for index, losses in state.call_losses.items() if losses >= MAX_LOSSES]
+    if lost:
+        return Verdict("failed", f"The worker of {min(lost)} was lost {MAX_LOSSES} times in a row")
     return _next_in_order(turn)
 
 
