@@ -14,7 +14,7 @@ from ..client.storage.folder import FolderStorage
 from ..core.cassette import Cassette
 from ..core.conversation import Appendix, Position
 from ..core.expert import BASE_SKILL, McpStdioSkill
-from ..core.run import RunInput
+from ..core.run import RUNTIME_LEVEL, RunInput
 from ..core.tools import Toolset
 from ..definitions.checks import SECRET_VARIABLES, delegation_problem
 from ..definitions.dynamic import RunningJob, experts_from_tables, experts_from_text
@@ -101,7 +101,7 @@ def _running_job(start: RunInput, toolset: Toolset) -> RunningJob:
     )
     return RunningJob(
         settings=settings,
-        runtime_version=start.settings.runtime_version,
+        runtime_version=RUNTIME_LEVEL,
         known=frozenset(toolset.experts),
         allowed_env=frozenset(start.settings.allowed_env),
     )

@@ -169,7 +169,7 @@ async def _follow(
 
     async def print_events() -> None:
         async for event in follower.events():
-            writer.write(event)
+            await writer.write(event)
 
     what = "parked" if feed is not None else "still running elsewhere"
     how_to_go_on = f"job {execution.workflow_id} is {what}; go on with: perstack resume {execution.workflow_id}"

@@ -1,6 +1,9 @@
 """Everything on stdout: events as JSON Lines, each message encoded once."""
 
+import asyncio
 import os
+import select
+import stat
 import sys
 from typing import Any
 
@@ -64,11 +67,26 @@ class EventWriter:
         self._types = types
         self._encoder = EventEncoder()
 
-    def write(self, event: Event) -> None:
-        """Print one event unless it is filtered out; a reader that went away ends the writing quietly."""
+    async def write(self, event: Event) -> None:
+        """Print one event unless it is filtered out; a reader that went away ends the writing quietly.
+
+        A reader that is slow holds up the printing only, never the worker in the same process.
+        """
         if self._types is not None and event.type not in self._types:
             return
-        write_bytes(self._encoder.encode(event))
+        line = self._encoder.encode(event)
+        if _would_not_block(len(line)):
+            write_bytes(line)
+        else:
+            await asyncio.to_thread(write_bytes, line)
+
+
+def _would_not_block(size: int) -> bool:
+    """Whether stdout takes `size` bytes at once: a file always does, a pipe that is ready takes `PIPE_BUF`."""
+    descriptor = sys.stdout.fileno()
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return True
+    return size <= select.PIPE_BUF and bool(select.select([], [descriptor], [], 0)[1])
 
 
 def write_bytes(content: bytes) -> None:

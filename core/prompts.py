@@ -86,5 +86,6 @@ def _facts(environment: Environment) -> str:
         "Where you work:\n"
         f"- The job started at {environment.time}.\n"
         f"- The working directory, your workspace, is {environment.working_directory}. Relative paths start there.\n"
+        "- The folder `perstack` in it belongs to the runtime; leave it alone.\n"
         f"- This is {place}."
     )

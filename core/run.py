@@ -10,6 +10,12 @@ from .tools import ToolSpec
 from .usage import NO_USAGE, Usage
 from .wire import Wire
 
+RUNTIME_LEVEL = "1.0.0"
+"""What `minRuntimeVersion` is measured against: the level of the product that this runtime implements.
+
+Definitions in use ask for `v1.0`, whatever the number of the package that runs them.
+"""
+
 MACHINE_VERSION = 1
 """Recorded in every input; a run started by a newer version is refused by name."""
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .conversation import KnownResult, tool_message
-from .effects import AskPerson, CallTools, Delegate, DelegateCall, PlannedCall
+from .delegation import delegate_call, delegate_outcome
+from .effects import AskPerson, CallTools, Delegate, PlannedCall
 from .events import (
     AnsweredCall,
     CallDelegate,
@@ -20,10 +21,9 @@ from .events import (
     StopRunByDelegate,
     StopRunByInteractiveTool,
 )
-from .expert import reachable_experts
 from .failures import Failure
 from .messages import ExpertMessage, TextPart, ToolMessage
-from .run import RunInput, RunResult
+from .run import RunResult
 from .state import RunState, State
 from .tools import (
     ATTEMPT_COMPLETION,
@@ -114,7 +114,7 @@ def delegate_finished(turn: Turn, index: int, result: RunResult) -> Verdict:
     )
     was_cancelled = state.is_cancelling and result.status == "stoppedByCancellation"
     if not was_cancelled:
-        _answer(turn, index, _delegate_outcome(state.calls[index], result), is_ours=True)
+        _answer(turn, index, delegate_outcome(state.calls[index], result), is_ours=True)
     if turn.state.running or turn.state.is_cancelling:
         return WAIT
     last = max(turn.state.delegates_last_step, turn.state.checkpoint.step_number)
@@ -320,39 +320,7 @@ def _delegate(turn: Turn, delegates: list[int], people: list[int]) -> None:
     )
     turn.emit(StopRunByDelegate, checkpoint=turn.state.checkpoint, step=turn.state.step)
     turn.set(running=tuple(delegates), delegates_last_step=0)
-    turn.ask(Delegate(tuple(_delegate_call(turn, index) for index in delegates)))
-
-
-def _delegate_call(turn: Turn, index: int) -> DelegateCall:
-    state = turn.state
-    call = state.calls[index]
-    delegated_by = turn.delegated_by(index)
-    child = RunInput(
-        job_id=state.start.job_id,
-        run_id="",
-        path=(*state.start.path, f"{state.generations}.{index}"),
-        expert_key=call.skill_name,
-        experts=reachable_experts(call.skill_name, state.toolset.experts),
-        query=str(call.args["query"]),
-        first_step=state.checkpoint.step_number + 1,
-        delegated_by=delegated_by,
-        settings=state.start.settings,
-    )
-    return DelegateCall(index, call, child)
-
-
-def _delegate_outcome(call: ToolCall, result: RunResult) -> ToolOutcome:
-    if result.status == "completed":
-        return text_outcome(result.text)
-    reason = result.failure.message if result.failure else _UNFINISHED.get(result.status, result.status)
-    return text_outcome(f"Delegation to {call.skill_name} failed: {reason}", is_error=True)
-
-
-_UNFINISHED = {
-    "stoppedByExceededMaxSteps": "it reached the step limit before it was done.",
-    "stoppedByCancellation": "it was cancelled.",
-    "stoppedByInteractiveTool": "it asked a person, which only the coordinator may do.",
-}
+    turn.ask(Delegate(tuple(delegate_call(turn, index) for index in delegates)))
 
 
 def _resume(turn: Turn, *, step_number: int, answered: AnsweredCall | None = None) -> Verdict:

@@ -10,11 +10,11 @@ from typing import NoReturn
 
 from pydantic import ValidationError
 
-from ... import __version__
 from ...core.cassette import Cassette
 from ...core.failures import UsageError, WorkspaceError
 from ...core.ids import cuid_from, is_job_id
 from ...core.messages import UserPart
+from ...core.run import RUNTIME_LEVEL
 from ...definitions.environment import read_env
 from ...definitions.load import load_config
 from ...definitions.resolve import Overrides, ResolvedJob, parse_provider, parse_reasoning_budget, resolve_job
@@ -89,7 +89,7 @@ def prepare(options: RunOptions) -> PreparedRun:
         overrides,
         host_env=os.environ,
         cwd=workspace,
-        runtime_version=__version__,
+        runtime_version=RUNTIME_LEVEL,
         replay=cassette is not None,
     )
     for warning in (*job.warnings, *_env_advice(options.env_paths, job.env_paths)):

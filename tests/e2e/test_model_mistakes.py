@@ -6,7 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from perstack.client.locations import DataFolder
@@ -126,7 +126,7 @@ def images(request: Request) -> list[bytes]:
         if isinstance(item, list):
             waiting.extend(item)  # pyright: ignore[reportUnknownArgumentType]
         elif isinstance(item, dict):
-            block: dict[str, Any] = item
+            block = cast("dict[str, Any]", item)
             if block["type"] == "image":
                 found.append(base64.b64decode(block["source"]["data"]))
             waiting.append(block.get("content", []))
@@ -172,7 +172,11 @@ async def test_an_empty_answer_is_told_to_the_model_and_the_run_goes_on(
     cli: Cli, model: MessagesServer, model_env: dict[str, str]
 ) -> None:
     cli.write("perstack.toml", SOLO)
-    model.script = lambda request: Answer() if len(model.requests) == 1 else completion("now")
+
+    def script(request: Request) -> Answer:
+        return Answer() if len(model.requests) == 1 else completion("now")
+
+    model.script = script
     result = await cli.run("run", "solo", "go", env=model_env)
     assert result.code == 0, result.stderr
     [retry] = result.of_type("retry")
@@ -415,13 +419,13 @@ async def test_two_delegates_of_one_name_are_both_offered_and_the_later_gets_its
     def delegate(request: Request) -> Answer:
         return completion(f"{who(request)}={request.first_user_text}")
 
-    model.script = lambda request: team(request) if who(request) == "team" else delegate(request)
+    model.script = by_expert(team=team, one=delegate, exec=delegate, **{"team-one": delegate})
     result = await cli.run("run", "team", "go", env=model_env)
     assert result.code == 0, result.stderr
     told = result.of_type("completeRun")[-1]["text"].split()
     assert sorted(text.partition("=")[0] for text in told) == ["exec", "one", "team-one"]
     assert "team-one=one" in told
-    assert result.stderr.count("is offered as") == 2
+    assert "another delegate is called `one`" in result.stderr
 
 
 async def test_open_todos_keep_a_run_from_completing(

@@ -1,11 +1,12 @@
 """`perstack run` from the outside: a real process, a real Temporal server, a real HTTP model."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.cli import Cli
+from support.cli import PROGRAM, Cli
 from support.messages_server import Answer, Call, MessagesServer, Request
 from support.teams import PARALLEL_TEAM, parallel_team
 
@@ -215,3 +216,34 @@ async def test_calls_of_one_message_overlap_and_the_log_tells_the_same_story_lat
     assert told["job"]["status"] == "completed"
     text = await cli.run("log", "--job", job)
     assert f"Job: {job} (completed)" in text.stdout
+
+
+async def test_a_reader_that_does_not_read_holds_up_nothing_but_the_printing(
+    cli: Cli, model: MessagesServer, model_env: dict[str, str]
+) -> None:
+    cli.write("perstack.toml", SOLO)
+    cli.write("page.txt", "x" * 100_000)
+
+    last_turn = asyncio.Event()
+
+    def script(request: Request) -> Answer:
+        if request.turn > 6:
+            last_turn.set()
+            return Answer(text="done")
+        return Answer(calls=(Call(name="readTextFile", args={"path": "page.txt"}),), delay_ms=700)
+
+    model.script = script
+    process = await asyncio.create_subprocess_exec(
+        str(PROGRAM), "run", "solo", "go",
+        cwd=cli.workspace, env={**cli.env, **model_env}, stdout=asyncio.subprocess.PIPE, limit=4096,
+    )  # fmt: skip
+    try:
+        await asyncio.wait_for(last_turn.wait(), 60)
+        output, _ = await process.communicate()
+        assert process.returncode == 0
+        assert b'"type":"completeRun"' in output
+        assert set(model.ledger.counts.values()) == {1}
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()

@@ -105,12 +105,13 @@ class Play:
     def run(self, start: RunInput) -> RunResult | None:
         """Play a job to its end; `None` when it waits for a person nobody speaks for."""
         root = self._begin(start, None)
-        while self.pending:
+        while True:
             if not root.has_cancel and root.events and self.cancel_when(self):
                 self._cancel(root)
+            if not self.pending:
+                return root.state.result
             pending = self.pending.pop(self.choose(self.pending))
             self._tell(pending.run, pending.trigger)
-        return root.state.result
 
     @property
     def root(self) -> PlayedRun:
@@ -128,6 +129,10 @@ class Play:
     def kept(self, state: RunState) -> RunState:
         """What remains of a state between two triggers."""
         return state
+
+    def opened(self) -> Failure | None:
+        """Why a session cannot be opened, if so."""
+        return None
 
     def model_answer(self, run: PlayedRun) -> ModelAnswer:
         """What the model call in flight comes to; each is asked for once."""
@@ -177,7 +182,8 @@ class Play:
     def _answers(self, run: PlayedRun, effect: Effect) -> Iterator[Trigger]:
         match effect:
             case OpenSession():
-                yield SessionOpened(session_report(self.specs))
+                failure = self.opened()
+                yield SessionFailed(failure) if failure else SessionOpened(session_report(self.specs))
             case Generate():
                 yield self._generated(run)
             case CallTools(calls=planned):

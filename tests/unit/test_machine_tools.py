@@ -263,6 +263,16 @@ def test_three_losses_in_a_row_of_one_call_stop_the_run_so_that_it_can_go_on_lat
     assert unanswered.is_error
 
 
+def test_a_call_given_up_waits_for_its_neighbours_and_then_stops_the_run() -> None:
+    run = opened()
+    run.say("", call("readTextFile"), call("exec"), call("todo"))
+    for _ in range(3):
+        assert run.take(ToolLost(0, has_started=True)) == []
+    assert run.effects == ()
+    assert run.finish(1, "kept") == ["stopRunByError"]
+    assert texts_of(left_over(run.last(StopRunByError)))[1] == "kept"
+
+
 def test_losses_of_parallel_calls_are_not_losses_in_a_row() -> None:
     run = opened()
     run.say("", *(call("readTextFile", f"c{n}") for n in range(4)))
