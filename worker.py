@@ -1,5 +1,6 @@
 """The composition root: storage, feed, sessions and activities become Temporal workers, embedded or in a pool."""
 
+import asyncio
 import os
 import socket
 import uuid
@@ -75,9 +76,11 @@ async def working(
             if queue is None:
                 yield sessions
                 return
-            async with _private_worker(client, queue, plan, generator, caller):
+            async with _private_worker(client, queue, plan, generator, caller) as private_worker:
                 yield sessions
                 sessions.is_draining = True
+                # Together: a shared worker that goes on a little longer would open sessions that nobody serves.
+                await asyncio.gather(shared_worker.shutdown(), private_worker.shutdown())
     finally:
         await sessions.close()
         await maker.providers.close()

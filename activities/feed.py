@@ -2,23 +2,23 @@
 
 from collections.abc import Callable
 
-from ..core.deltas import Delta
+from ..core.deltas import LiveNews
 
-Subscriber = Callable[[Delta], None]
+Subscriber = Callable[[LiveNews], None]
 
 
 class Feed:
-    """Hands each delta to every subscriber at once; with none it costs nothing."""
+    """Hands every piece of news to every subscriber at once; with none it costs nothing."""
 
     def __init__(self) -> None:
         self._subscribers: list[Subscriber] = []
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
-        """Call `subscriber` with every delta from now on; returns how to stop that."""
+        """Call `subscriber` with everything from now on; returns how to stop that."""
         self._subscribers.append(subscriber)
         return lambda: self._subscribers.remove(subscriber)
 
-    def publish(self, delta: Delta) -> None:
-        """Hand out one delta."""
+    def publish(self, news: LiveNews) -> None:
+        """Hand out one piece."""
         for subscriber in tuple(self._subscribers):
-            subscriber(delta)
+            subscriber(news)

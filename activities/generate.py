@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from temporalio import activity
 
-from ..core.deltas import Delta
+from ..core.deltas import Delta, FailedAttempts
 from ..core.failures import Attempt, Failure, PerstackError
 from ..core.messages import ExpertMessage
 from ..core.run import Generation
@@ -48,6 +48,12 @@ class _Live:
 
     def count(self, usage: Usage) -> None:
         self.usage = usage
+
+    def fail(self, attempt: Attempt) -> None:
+        """This attempt failed and will be repeated."""
+        self.attempts = (*self.attempts, attempt)
+        key = self.key
+        self.feed.publish(FailedAttempts(key.workflow_id, key.temporal_run_id, self.ordinal, self.attempts))
 
     def heartbeat(self) -> Heartbeat:
         offset = self.length - len(self.tail)
@@ -132,7 +138,7 @@ class Generator:
         known = live.attempts
         if failure.is_retryable:
             now = time.time_ns() // 1_000_000
-            live.attempts = (*known, Attempt(failure=failure, usage=usage, at=now))
+            live.fail(Attempt(failure=failure, usage=usage, at=now))
             activity.heartbeat(live.heartbeat())
         return to_application_error(
             error,

@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from temporalio import activity
+from temporalio.exceptions import ApplicationError
 
-from ..core.failures import Failure, WorkspaceError
+from ..core.failures import Failure, PerstackError, WorkspaceError
 from ..core.prompts import Environment, render_instruction
 from ..core.run import RunInput, SessionReport
 from ..workflows.contracts import OPEN_SESSION, OpenRequest
@@ -16,6 +17,7 @@ from .sessions import Sessions
 
 HIDDEN_FOLDER = "perstack"
 _MARKER = "workspace-id"
+DRAINING_RETRY_SECONDS = 0.1
 
 
 class SessionOpener:
@@ -37,9 +39,11 @@ class SessionOpener:
             expected = request.workspace_id or session.start.settings.workspace_id
             workspace_id = workspace_marker(session.start.settings.workspace, expected=expected)
             report = SessionReport(queue=self._queue, workspace_id=workspace_id)
-            if not request.is_first:
-                return report
-            return await self._first(session, report)
+            if request.is_first:
+                report = await self._first(session, report)
+            if self._sessions.is_draining:
+                raise _draining()
+            return report
 
     async def _first(self, session: RunSession, report: SessionReport) -> SessionReport:
         specs = await session.base.tools()
@@ -57,6 +61,13 @@ class SessionOpener:
             working_directory=start.settings.workspace,
             is_sandbox=self._is_sandbox,
         )
+
+
+def _draining() -> ApplicationError:
+    """Nobody would answer on the queue of a worker that is leaving: the next one opens the session."""
+    error = PerstackError("This worker is leaving.", code="worker.draining")
+    failure = Failure(name=error.code, message=error.message, is_retryable=True)
+    return to_application_error(error, failure=failure, retry_after_seconds=DRAINING_RETRY_SECONDS)
 
 
 def workspace_marker(workspace: str, *, expected: str | None) -> str:

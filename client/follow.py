@@ -9,15 +9,17 @@ from temporalio.client import Client
 
 from ..core.cassette import Cassette
 from ..core.checkpoint import Job, job_status
-from ..core.deltas import Delta
+from ..core.deltas import Delta, FailedAttempts, LiveNews
 from ..core.events import (
     Event,
+    Retry,
     StartStreamingReasoning,
     StartStreamingRunResult,
     StreamReasoning,
     StreamRunResult,
 )
 from ..core.ids import cuid_from
+from ..core.machine import retries_so_far
 from ..core.run import RunInput
 from ..core.state import RunState
 from .history import Execution, RunReader, ended_child_id, history_events
@@ -26,7 +28,7 @@ from .history import Execution, RunReader, ended_child_id, history_events
 class DeltaSource(Protocol):
     """Where live deltas come from; the in-process feed is one."""
 
-    def subscribe(self, subscriber: Callable[[Delta], None]) -> Callable[[], None]:
+    def subscribe(self, subscriber: Callable[[LiveNews], None]) -> Callable[[], None]:
         """Hand every delta to `subscriber` until the returned function is called."""
         ...
 
@@ -97,7 +99,7 @@ class JobFollower:
 
     async def events(self) -> AsyncIterator[Event]:
         """Every event of the job; ends when the root's execution is closed, or at its present end without `wait`."""
-        unsubscribe = self._deltas.subscribe(self._take_delta) if self._deltas else None
+        unsubscribe = self._deltas.subscribe(self._take_news) if self._deltas else None
         self._follow(self._root)
         self._tasks[self._root.workflow_id].add_done_callback(self._root_ended)
         try:
@@ -129,8 +131,10 @@ class JobFollower:
             ended = ended_child_id(history_event)
             if ended in self._tasks:
                 await asyncio.shield(self._tasks[ended])
+            shown = self._live[execution.workflow_id].shown_retries
             for event in await reader.feed(history_event):
-                self._out.put_nowait(event)
+                if not (isinstance(event, Retry) and event.id in shown):
+                    self._out.put_nowait(event)
             if reader.started_child is not None:
                 children.append(reader.started_child.workflow_id)
                 self._follow(reader.started_child)
@@ -138,9 +142,9 @@ class JobFollower:
         if not self._wait:
             await asyncio.gather(*(self._tasks[child] for child in children))
 
-    def _take_delta(self, delta: Delta) -> None:
-        self._live.setdefault(delta.workflow_id, _LiveText()).held.append(delta)
-        self._flush_deltas(delta.workflow_id)
+    def _take_news(self, news: LiveNews) -> None:
+        self._live.setdefault(news.workflow_id, _LiveText()).held.append(news)
+        self._flush_deltas(news.workflow_id)
 
     def _flush_deltas(self, workflow_id: str) -> None:
         """Pass on what belongs to the generation now open; drop what history has overtaken."""
@@ -162,10 +166,23 @@ class _LiveText:
     """Turns the deltas of one run into streaming events; the completing ones come from history."""
 
     def __init__(self) -> None:
-        self.held: list[Delta] = []
+        self.held: list[LiveNews] = []
+        self.shown_retries: set[str] = set()
+        """Ids of `retry` events shown before history told of them; provisional until it does."""
         self._begun: set[tuple[int, int, str]] = set()
 
-    def events(self, delta: Delta, start: RunInput, state: RunState) -> list[Event]:
+    def events(self, news: LiveNews, start: RunInput, state: RunState) -> list[Event]:
+        """What is shown of a piece of news, at most once."""
+        if isinstance(news, Delta):
+            return self._text(news, start, state)
+        return self._retries(news, state)
+
+    def _retries(self, failed: FailedAttempts, state: RunState) -> list[Event]:
+        fresh = [event for event in retries_so_far(state, failed.attempts) if event.id not in self.shown_retries]
+        self.shown_retries.update(event.id for event in fresh)
+        return fresh
+
+    def _text(self, delta: Delta, start: RunInput, state: RunState) -> list[Event]:
         base = {
             "expert_key": start.expert_key,
             "job_id": start.job_id,

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from .failures import Attempt
+
 
 @dataclass(frozen=True, slots=True)
 class Delta:
@@ -16,3 +18,16 @@ class Delta:
     seq: int
     kind: Literal["reasoning", "text"]
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class FailedAttempts:
+    """The attempts of one model call that have failed so far; it is being tried again."""
+
+    workflow_id: str
+    temporal_run_id: str
+    ordinal: int
+    attempts: tuple[Attempt, ...]
+
+
+LiveNews = Delta | FailedAttempts

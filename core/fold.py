@@ -36,7 +36,8 @@ class Fold:
         return [self._stamped(event, at_ms) for event in transition.events]
 
     def _stamped(self, event: Event, at_ms: int) -> Event:
-        changes: dict[str, object] = {"timestamp": at_ms}
+        # A failed attempt brought its own time along.
+        changes: dict[str, object] = {"timestamp": event.timestamp or at_ms}
         if isinstance(event, RunBase):
             key = (event.run_id, event.step_number)
             if isinstance(event, (StartRun, ResumeFromStop, StartGeneration)):

@@ -12,6 +12,7 @@ from .events import (
 from .events import (
     CompleteStreamingReasoning,
     CompleteStreamingRunResult,
+    Event,
     Retry,
     SkillConnected,
     SkillStarting,
@@ -211,7 +212,14 @@ def _ask_generation(turn: Turn) -> None:
 def _failed_attempts(turn: Turn, attempts: tuple[Attempt, ...]) -> None:
     for attempt in attempts:
         turn.count(attempt.usage)
-        turn.emit(Retry, reason=_reason(attempt.failure), new_messages=(), usage=attempt.usage)
+        turn.emit(Retry, reason=_reason(attempt.failure), new_messages=(), usage=attempt.usage, timestamp=attempt.at)
+
+
+def retries_so_far(state: RunState, attempts: tuple[Attempt, ...]) -> tuple[Event, ...]:
+    """The `retry` events that `attempts` of the generation now open will have become once it answers."""
+    turn = Turn(state)
+    _failed_attempts(turn, attempts)
+    return turn.transition().events
 
 
 def _reason(failure: Failure) -> str:

@@ -85,7 +85,7 @@ def call_lost(turn: Turn, index: int, *, has_started: bool) -> Verdict:
     """The worker of a call is gone: repeat what may be repeated, tell the model about the rest."""
     state = turn.state
     losses = state.call_losses.get(index, 0) + 1
-    turn.set(call_losses={**state.call_losses, index: losses})
+    turn.set(call_losses=dict(sorted({**state.call_losses, index: losses}.items())))
     may_repeat = not has_started or _spec(state, index).is_repeatable
     if may_repeat and losses < MAX_LOSSES and not state.is_cancelling:
         _start(turn, [index], is_again=True)
@@ -202,7 +202,7 @@ def _after_answer(turn: Turn) -> Verdict:
         return WAIT
     lost = [state.calls[index].tool_name for index, losses in state.call_losses.items() if losses >= MAX_LOSSES]
     if lost:
-        return Verdict("failed", f"The worker of {min(lost)} was lost {MAX_LOSSES} times in a row")
+        return Verdict("failed", f"The worker of {lost[0]} was lost {MAX_LOSSES} times in a row")
     return _next_in_order(turn)
 
 

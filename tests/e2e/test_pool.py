@@ -1,4 +1,4 @@
-"""Pools: `perstack worker` processes serve a queue; one that dies, leaves or lacks the workspace costs no finished work."""
+"""Pools: `perstack worker` processes serve a queue; one that dies, leaves or lacks the workspace costs no work."""
 
 import asyncio
 import json
@@ -40,6 +40,14 @@ async def session_pid(data: DataFolder, workflow_id: str) -> int:
     found = re.search(r"-(\d+)-[0-9a-f]+$", queues[-1])
     assert found, queues
     return int(found[1])
+
+
+def exec_call(command: str, *args: str) -> Call:
+    """A command whose output comes back."""
+    return Call(
+        name="exec",
+        args={"command": command, "args": list(args), "env": {}, "cwd": ".", "stdout": True, "stderr": True},
+    )
 
 
 def writes_files(steps: int, *, stop_at: int, asked: asyncio.Event) -> Script:
@@ -128,8 +136,8 @@ async def test_a_worker_that_is_asked_to_leave_under_load_loses_and_repeats_noth
             asked.add(name)
             if len(asked) == 3:
                 all_asked.set()
-        args = {"command": "sh", "args": ["-c", f"sleep 0.1; echo {name} >> {name}.txt"], "env": {}, "cwd": "."}
-        return Answer(calls=(Call(name="exec", args={**args, "stdout": True, "stderr": True}),), delay_ms=150)
+        call = exec_call("sh", "-c", f"sleep 0.1; echo {name} >> {name}.txt")
+        return Answer(calls=(call,), delay_ms=150)
 
     model.script = script
     queue = ("--task-queue", "drained")

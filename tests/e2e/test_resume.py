@@ -148,3 +148,19 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
     except FileNotFoundError:
         return False
+
+
+async def test_a_run_killed_while_its_session_opens_goes_on(
+    cli: Cli, model: MessagesServer, model_env: dict[str, str]
+) -> None:
+    cli.write("perstack.toml", SOLO)
+    model.release("four")
+    model.script = six_steps
+    async with cli.running("run", "solo", "go", env=model_env) as running:
+        await running.seen("initializeRuntime")
+        job = job_of(running)
+        running.kill_group()
+    result = await cli.run("resume", job, env=model_env)
+    assert result.code == 0, result.stderr
+    assert result.of_type("completeRun")[-1]["text"] == "five files"
+    assert set(model.ledger.counts.values()) <= {1, 2}

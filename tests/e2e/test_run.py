@@ -247,3 +247,29 @@ async def test_a_reader_that_does_not_read_holds_up_nothing_but_the_printing(
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+@pytest.mark.requirement("runtime.retries")
+async def test_a_failed_attempt_is_shown_while_the_next_one_runs_and_only_once(
+    cli: Cli, model: MessagesServer, model_env: dict[str, str]
+) -> None:
+    def script(request: Request) -> Answer:
+        if request.attempt == 1:
+            return Answer(
+                status=429, message="slow down", error_type="rate_limit_error", headers={"retry-after-ms": "1"}
+            )
+        return Answer(text="done", after_events=4, then="hang")
+
+    cli.write("perstack.toml", SOLO)
+    model.script = script
+    async with cli.running("run", "solo", "go", env=model_env) as running:
+        await running.seen('"type":"retry"')
+        await running.seen("startStreamingRunResult")
+        model.release()
+        result = await cli.finished(running)
+    assert result.code == 0, result.stderr
+    (retry,) = result.of_type("retry")
+    assert json.loads(retry["reason"])["error"] == "provider.rate_limited"
+    assert retry["newMessages"] == []
+    log = await cli.run("log", "--job", retry["jobId"], "--json")
+    assert [event for event in json.loads(log.stdout)["events"] if event["type"] == "retry"] == [retry]
