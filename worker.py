@@ -24,6 +24,8 @@ from .workflows.expert_run import ExpertRun
 MAX_CONCURRENT_CALLS = 200
 BUILD_ID = f"perstack-{__version__}"
 """Given, because the SDK would otherwise hash every loaded module at start (0.4 s)."""
+LEAVING_SECONDS = 1.0
+"""How long a pool's worker that has no call left still answers on its own queue."""
 STICKY_WAIT = timedelta(seconds=1)
 HEARTBEAT_THROTTLE = timedelta(milliseconds=500)
 
@@ -76,11 +78,13 @@ async def working(
             if queue is None:
                 yield sessions
                 return
-            async with _private_worker(client, queue, plan, generator, caller) as private_worker:
+            async with _private_worker(client, queue, plan, generator, caller):
                 yield sessions
                 sessions.is_draining = True
-                # Together: a shared worker that goes on a little longer would open sessions that nobody serves.
-                await asyncio.gather(shared_worker.shutdown(), private_worker.shutdown())
+                # First what others can take at once. Calls under way to our own queue still arrive and are refused:
+                # one that met a closed queue would have to wait for a timeout.
+                await shared_worker.shutdown()
+                await asyncio.sleep(LEAVING_SECONDS)
     finally:
         await sessions.close()
         await maker.providers.close()

@@ -11,7 +11,7 @@ from temporalio.exceptions import ApplicationError
 
 from ..core.failures import Attempt, Failure, PerstackError
 from ..core.usage import NO_USAGE, Usage
-from ..workflows.contracts import FailureDetails
+from ..workflows.contracts import WORKER_LEAVING, FailureDetails
 
 HEARTBEAT_SECONDS = 0.5
 """The default interval: short enough for a cancel to arrive at once and for a tail to look live."""
@@ -31,6 +31,17 @@ def to_application_error(
         FailureDetails(failure=failure, attempts=attempts, usage=usage),
         type=error.code,
         non_retryable=not failure.is_retryable,
+        next_retry_delay=None if retry_after_seconds is None else timedelta(seconds=retry_after_seconds),
+    )
+
+
+def worker_leaving(*details: Any, retry_after_seconds: float | None = None) -> ApplicationError:
+    """The refusal of a worker that is leaving; Temporal repeats it where another worker may take the repetition."""
+    return ApplicationError(
+        "This worker is leaving.",
+        *details,
+        type=WORKER_LEAVING,
+        non_retryable=retry_after_seconds is None,
         next_retry_delay=None if retry_after_seconds is None else timedelta(seconds=retry_after_seconds),
     )
 

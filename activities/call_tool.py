@@ -8,9 +8,9 @@ from ..core.conversation import Appendix
 from ..core.expert import BASE_SKILL
 from ..core.tools import ATTEMPT_COMPLETION, IN_ORDER_TOOLS, ToolOutcome, ToolSpec, remaining_todos, text_outcome
 from ..workflows.contracts import CALL_TOOL, CallAnswer, CallRequest
-from .boundary import failures_translated, heartbeating
+from .boundary import failures_translated, heartbeating, worker_leaving
 from .providers.base import INVALID_JSON_ARGUMENT
-from .session import RunKey, RunSession
+from .session import RunSession, calling_run
 from .sessions import Sessions
 
 
@@ -23,11 +23,8 @@ class ToolCaller:
     @activity.defn(name=CALL_TOOL.name)
     async def call_tool(self, request: CallRequest) -> CallAnswer:
         """Call one tool; what goes wrong in it is an answer for the model, not a failure."""
-        info = activity.info()
-        assert info.workflow_id is not None
-        assert info.workflow_run_id is not None
-        key = RunKey(info.workflow_id, info.workflow_run_id)
-        if info.is_local:
+        key = calling_run()
+        if activity.info().is_local:
             session = self._sessions.held(key, request.position)
             if session is None:
                 return CallAnswer()
@@ -35,6 +32,8 @@ class ToolCaller:
             if _is_last(session, request, outcome):
                 await self._sessions.drop(key)
             return CallAnswer(outcome=outcome)
+        if self._sessions.is_draining:
+            raise worker_leaving()
         async with heartbeating(), failures_translated():
             session = await self._sessions.at(key, request.position, Appendix())
             outcome = await self._call(session, request)

@@ -12,12 +12,12 @@ from ..core.messages import ExpertMessage
 from ..core.run import Generation
 from ..core.usage import NO_USAGE, Usage
 from ..workflows.contracts import GENERATE, GenerateRequest, Heartbeat
-from .boundary import heartbeating, to_application_error
+from .boundary import heartbeating, to_application_error, worker_leaving
 from .feed import Feed
 from .providers.base import ModelRequest
 from .providers.cassette import RecordedFailure
 from .providers.failures import ProviderError
-from .session import RunKey, RunSession
+from .session import RunKey, RunSession, calling_run
 from .sessions import Sessions
 
 TAIL_BYTES = 4096
@@ -84,11 +84,10 @@ class Generator:
     @activity.defn(name=GENERATE.name)
     async def generate(self, request: GenerateRequest) -> Generation:
         """Call the model once; Temporal repeats what is worth repeating."""
-        info = activity.info()
-        assert info.workflow_id is not None
-        assert info.workflow_run_id is not None
-        key = RunKey(info.workflow_id, info.workflow_run_id)
-        live = _Live(self._feed, key, request.ordinal, info.attempt, _earlier_attempts())
+        key = calling_run()
+        live = _Live(self._feed, key, request.ordinal, activity.info().attempt, _earlier_attempts())
+        if self._sessions.is_draining:
+            raise worker_leaving(live.heartbeat())
         async with heartbeating(live.heartbeat):
             session = await self._sessions.at(key, request.position, request.appendix)
             session.in_use += 1

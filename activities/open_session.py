@@ -5,19 +5,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from temporalio import activity
-from temporalio.exceptions import ApplicationError
 
-from ..core.failures import Failure, PerstackError, WorkspaceError
+from ..core.failures import Failure, WorkspaceError
 from ..core.prompts import Environment, render_instruction
 from ..core.run import RunInput, SessionReport
 from ..workflows.contracts import OPEN_SESSION, OpenRequest
-from .boundary import failures_translated, heartbeating, to_application_error
-from .session import RunKey, RunSession
+from .boundary import failures_translated, heartbeating, to_application_error, worker_leaving
+from .session import RunSession, calling_run
 from .sessions import Sessions
 
 HIDDEN_FOLDER = "perstack"
 _MARKER = "workspace-id"
-DRAINING_RETRY_SECONDS = 0.1
+LEAVING_RETRY_SECONDS = 0.1
 
 
 class SessionOpener:
@@ -31,18 +30,16 @@ class SessionOpener:
     @activity.defn(name=OPEN_SESSION.name)
     async def open_session(self, request: OpenRequest) -> SessionReport:
         """Open the session of the calling run on this worker."""
-        info = activity.info()
-        assert info.workflow_id is not None
-        assert info.workflow_run_id is not None
         async with heartbeating(), failures_translated():
-            session = await self._sessions.open(RunKey(info.workflow_id, info.workflow_run_id))
+            session = await self._sessions.open(calling_run())
             expected = request.workspace_id or session.start.settings.workspace_id
             workspace_id = workspace_marker(session.start.settings.workspace, expected=expected)
             report = SessionReport(queue=self._queue, workspace_id=workspace_id)
             if request.is_first:
                 report = await self._first(session, report)
             if self._sessions.is_draining:
-                raise _draining()
+                # Nobody would answer on the queue of this worker: the next one opens the session.
+                raise worker_leaving(retry_after_seconds=LEAVING_RETRY_SECONDS)
             return report
 
     async def _first(self, session: RunSession, report: SessionReport) -> SessionReport:
@@ -61,13 +58,6 @@ class SessionOpener:
             working_directory=start.settings.workspace,
             is_sandbox=self._is_sandbox,
         )
-
-
-def _draining() -> ApplicationError:
-    """Nobody would answer on the queue of a worker that is leaving: the next one opens the session."""
-    error = PerstackError("This worker is leaving.", code="worker.draining")
-    failure = Failure(name=error.code, message=error.message, is_retryable=True)
-    return to_application_error(error, failure=failure, retry_after_seconds=DRAINING_RETRY_SECONDS)
 
 
 def workspace_marker(workspace: str, *, expected: str | None) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from temporalio import activity
+
 from ..core.conversation import Appendix, KnownResult, Position, opening, tool_message
 from ..core.messages import ExpertMessage, Message, ToolCallPart, ToolMessage, ToolResultPart
 from ..core.run import RunInput, SkillStart
@@ -21,6 +23,14 @@ class RunKey(NamedTuple):
 
     workflow_id: str
     temporal_run_id: str
+
+
+def calling_run() -> RunKey:
+    """The run on whose behalf this activity works."""
+    info = activity.info()
+    assert info.workflow_id is not None
+    assert info.workflow_run_id is not None
+    return RunKey(info.workflow_id, info.workflow_run_id)
 
 
 @dataclass

@@ -27,13 +27,9 @@ from ..core.triggers import (
     DelegateFinished,
     Generated,
     GenerationFailed,
-    GenerationLost,
-    SessionFailed,
     SessionOpened,
     Started,
-    ToolFailed,
     ToolFinished,
-    ToolLost,
     Trigger,
 )
 from ..workflows.contracts import (
@@ -42,10 +38,10 @@ from ..workflows.contracts import (
     OPEN_SESSION,
     CallAnswer,
     Cancelled,
-    Lost,
     read_activity_failure,
     read_child_failure,
 )
+from ..workflows.outcomes import Ending, not_called, not_generated, session_not_opened
 
 T = TypeVar("T")
 POLL_SECONDS = 0.04
@@ -203,34 +199,12 @@ class RunReader:
         error = await self.converter.decode_failure(attributes.failure)
         return self._failed(activity, read_activity_failure(error))
 
-    def _failed(self, activity: _Activity, reading: Any) -> Trigger | None:
+    def _failed(self, activity: _Activity, ending: Ending) -> Trigger | None:
         if activity.kind == GENERATE.name:
-            match reading:
-                case Lost():
-                    return GenerationLost(reading.attempts)
-                case Cancelled():
-                    return Generated(Generation(finish_reason="cancelled"))
-                case _:
-                    return GenerationFailed(reading.failure, reading.attempts, reading.usage)
+            return not_generated(ending)
         if activity.kind == CALL_TOOL.name:
-            match reading:
-                case Lost():
-                    return ToolLost(activity.call_index, reading.has_started)
-                case Cancelled():
-                    return ToolLost(activity.call_index, has_started=False)
-                case _:
-                    return ToolFailed(activity.call_index, reading.failure)
-        if activity.kind == OPEN_SESSION.name:
-            match reading:
-                case Lost():
-                    text = "The worker was lost while it opened the session."
-                    return SessionFailed(Failure(name="worker.lost", message=text))
-                case Cancelled():
-                    text = "The session was cancelled while it opened."
-                    return SessionFailed(Failure(name="cancelled", message=text))
-                case _:
-                    return SessionFailed(reading.failure)
-        return None
+            return not_called(activity.call_index, ending)
+        return session_not_opened(ending) if activity.kind == OPEN_SESSION.name else None
 
     async def _marker(self, event: HistoryEvent) -> Trigger | None:
         """A local activity, in the SDK's own marker format (pinned by a test)."""

@@ -130,6 +130,7 @@ CODES: Mapping[str, str] = {
     "usage.remote_config": "The address of the definition is refused, or it cannot be fetched.",
     "usage.unknown_expert": "The configuration defines no such expert; the hint lists those there are.",
     "usage.unknown_job": "The server has no such job.",
+    "worker.leaving": "A worker that is leaving refused a call it had not begun; the call goes to another one.",
     "worker.lost": "The worker of one call was lost three times in a row.",
     "workspace.elsewhere": "This worker does not have the job's workspace; another one may.",
     "workspace.invalid": "The workspace is missing or cannot be written.",

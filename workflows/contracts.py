@@ -23,6 +23,8 @@ EXPERT_RUN = "ExpertRun"
 SNAPSHOT_QUERY = "snapshot"
 WORKER_LOST = "worker.lost"
 """Type of the failure by which somebody ends the activity of a worker he knows to be gone."""
+WORKER_LEAVING = "worker.leaving"
+"""Type of the failure by which a worker that is leaving refuses what it has not begun."""
 WORKER_SHUTDOWN = "WorkerShutdown"
 """The SDK's name for an activity cut off by its worker's end."""
 
@@ -123,6 +125,8 @@ def read_activity_failure(error: BaseException) -> Lost | Cancelled | FailureDet
             return FailureDetails(failure=Failure(name="activity.timeout", message=message))
         case CancelledError():
             return Cancelled()
+        case ApplicationError(type=kind) if kind == WORKER_LEAVING:
+            return Lost(has_started=False, attempts=_attempts(error.details))
         case ApplicationError(type=kind) if kind in (WORKER_LOST, WORKER_SHUTDOWN):
             return Lost(has_started=True, attempts=_attempts(error.details))
         case ApplicationError():

@@ -12,20 +12,14 @@ from temporalio.exceptions import FailureError
 from temporalio.workflow import ActivityCancellationType, ChildWorkflowCancellationType, ParentClosePolicy
 
 from ..core.effects import CallTools, Delegate, DelegateCall, Generate, PlannedCall
-from ..core.failures import Failure
 from ..core.ids import cuid_from, delegate_workflow_id
-from ..core.run import Generation, RunInput, RunResult, SessionReport
+from ..core.run import RunInput, RunResult, SessionReport
 from ..core.tools import ToolOutcome
 from ..core.triggers import (
     DelegateFinished,
     Generated,
-    GenerationFailed,
-    GenerationLost,
-    SessionFailed,
     SessionOpened,
-    ToolFailed,
     ToolFinished,
-    ToolLost,
     Trigger,
 )
 from .contracts import (
@@ -35,7 +29,6 @@ from .contracts import (
     OPEN_SESSION,
     ActivitySpec,
     CallRequest,
-    Cancelled,
     GenerateRequest,
     Lost,
     OpenRequest,
@@ -59,6 +52,7 @@ from .options import (
     run_summary,
     start_attributes,
 )
+from .outcomes import Ending, not_called, not_generated, session_not_opened
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -158,7 +152,7 @@ class Interpreter:
         try:
             report = await self._result(handle)
         except FailureError as error:
-            self._post(SessionFailed(_session_failure(error)))
+            self._post(session_not_opened(read_activity_failure(error)))
             raise _NoSession from error
         self._queue = report.queue
         self._workspace_id = report.workspace_id
@@ -217,21 +211,11 @@ class Interpreter:
         except _NoSession:
             return
         except FailureError as error:
-            self._post(self._generation_trigger(error))
+            self._post(not_generated(self._ending(error)))
             return
         if generation.is_draining:
             self._leave_worker()
         self._post(Generated(generation))
-
-    def _generation_trigger(self, error: FailureError) -> Trigger:
-        match read_activity_failure(error):
-            case Lost(attempts=attempts):
-                self._leave_worker()
-                return GenerationLost(attempts)
-            case Cancelled():
-                return Generated(Generation(finish_reason="cancelled"))
-            case details:
-                return GenerationFailed(details.failure, details.attempts, details.usage)
 
     async def _call(self, effect: CallTools, planned: PlannedCall) -> None:
         request = CallRequest(step=effect.step_number, index=planned.index, position=effect.position)
@@ -242,11 +226,18 @@ class Interpreter:
         except _NoSession:
             return
         except FailureError as error:
-            self._post(self._tool_trigger(planned.index, error))
+            self._post(not_called(planned.index, self._ending(error)))
             return
         if outcome.is_draining:
             self._leave_worker()
         self._post(ToolFinished(planned.index, outcome))
+
+    def _ending(self, error: FailureError) -> Ending:
+        """How a call ended; after a loss the next effect looks for another worker."""
+        ending = read_activity_failure(error)
+        if isinstance(ending, Lost):
+            self._leave_worker()
+        return ending
 
     async def _call_locally(self, request: CallRequest, planned: PlannedCall) -> ToolOutcome | None:
         handle = workflow.start_local_activity(
@@ -272,16 +263,6 @@ class Interpreter:
         assert answer.outcome is not None, "a remote call rebuilds its session"
         return answer.outcome
 
-    def _tool_trigger(self, index: int, error: FailureError) -> Trigger:
-        match read_activity_failure(error):
-            case Lost(has_started=has_started):
-                self._leave_worker()
-                return ToolLost(index, has_started)
-            case Cancelled():
-                return ToolLost(index, has_started=False)
-            case details:
-                return ToolFailed(index, details.failure)
-
     async def _delegate(self, one: DelegateCall) -> None:
         run_id = cuid_from(workflow.uuid4().hex)
         child = one.child.model_copy(update={"run_id": run_id})
@@ -305,13 +286,3 @@ class Interpreter:
             parent_step = child.first_step - 1
             result = read_child_failure(error, expert_key=child.expert_key, step=parent_step)
         self._post(DelegateFinished(one.index, result))
-
-
-def _session_failure(error: FailureError) -> Failure:
-    match read_activity_failure(error):
-        case Lost():
-            return Failure(name="worker.lost", message="The worker was lost while it opened the session.")
-        case Cancelled():
-            return Failure(name="cancelled", message="The session was cancelled while it opened.")
-        case details:
-            return details.failure

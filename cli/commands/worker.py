@@ -1,6 +1,5 @@
 """`perstack worker`: one worker of a pool."""
 
-import os
 from typing import NoReturn
 
 from ..diagnostics import ExitCode, say
@@ -20,8 +19,6 @@ def worker(task_queue: str, *, address: str | None, grace_seconds: int) -> NoRet
 
         for provider in sorted(BUILT_PROVIDERS):
             warm_up(provider)
-        # Read by the SDK's core: without it a task that the server hands out in the moment of leaving is lost.
-        os.environ.setdefault("TEMPORAL_POLL_SHUTDOWN_INTERRUPT_WAIT_MS", "500")
         interruption = Interruption()
         interruption.install()
         plan = WorkerPlan(task_queue, is_pool=True, grace=timedelta(seconds=grace_seconds))

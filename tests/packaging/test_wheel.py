@@ -46,7 +46,7 @@ def package_files() -> set[str]:
 
 
 def test_the_list_of_packages_is_the_tree() -> None:
-    assert PACKAGES == sorted(package_name(folder) for folder in source_folders())
+    assert sorted(package_name(folder) for folder in source_folders()) == PACKAGES
 
 
 def test_every_folder_with_modules_is_a_package() -> None:
