@@ -14,12 +14,14 @@ from ..client.storage.folder import FolderStorage
 from ..core.cassette import Cassette
 from ..core.conversation import Appendix, Position
 from ..core.expert import BASE_SKILL, McpStdioSkill
+from ..core.failures import Failure, StorageError
 from ..core.run import RUNTIME_LEVEL, RunInput
 from ..core.tools import Toolset
 from ..definitions.checks import SECRET_VARIABLES, delegation_problem
 from ..definitions.dynamic import RunningJob, experts_from_tables, experts_from_text
 from ..definitions.environment import read_env
 from ..definitions.experts import ModelSettings
+from .boundary import to_application_error
 from .providers.base import Provider
 from .providers.cassette import CassetteProvider
 from .providers.registry import ProviderRegistry
@@ -42,6 +44,7 @@ class SessionMaker:
     async def make(self, start: RunInput) -> RunSession:
         """A session without conversation, its base skill started."""
         settings = start.settings
+        self._require_storage(settings.storage_id)
         env = read_env(settings.env_paths, self.host_env)
         skill = next((s for s in start.expert.skills if s.name == BASE_SKILL), McpStdioSkill(name=BASE_SKILL))
         assert isinstance(skill, McpStdioSkill)
@@ -70,6 +73,14 @@ class SessionMaker:
         base_start = await base.start()
         session = RunSession(start=start, provider=provider, base=base, base_start=base_start, toolset=toolset)
         return session
+
+    def _require_storage(self, expected: str) -> None:
+        """A run's large payloads can only be read where they lie; another worker may have them."""
+        if expected and expected != self.storage.storage_id:
+            text = f"This worker keeps payloads in another storage than the job: {self.storage.root}."
+            error = StorageError(text, code="storage.other", hint="Give all workers of a pool the same storage folder.")
+            failure = Failure(name=error.code, message=error.message, is_retryable=True)
+            raise to_application_error(error, failure=failure)
 
     async def _provider(self, start: RunInput, env: Mapping[str, str]) -> Provider:
         settings = start.settings

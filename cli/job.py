@@ -1,7 +1,6 @@
 """One job from the command line's side: connect, work on it if nobody else does, follow it, leave."""
 
 import asyncio
-import os
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
@@ -27,6 +26,7 @@ from ..client.supervisor import is_listening
 from ..core.failures import PerstackError, ServerError, StorageError, UsageError
 from ..core.ids import is_job_id
 from ..core.run import JobSettings, ModelRules, RunInput
+from ..settings import seconds_setting
 from ..worker import WorkerPlan, working
 from .commands.run import PreparedRun
 from .diagnostics import ExitCode, exit_code_of_run, progress, say, show
@@ -202,6 +202,8 @@ def _outcome(connection: Connection, execution: Execution, follower: JobFollower
         return ExitCode.FAILED
     if result.failure is not None:
         say(f"error: the run failed ({result.failure.name}): {result.failure.message}")
+    elif result.status == "stoppedByCancellation":
+        say("the run was cancelled")
     elif result.status == "stoppedByExceededMaxSteps":
         say(f"the run reached its limit of {fold.start.settings.limits.max_steps} steps")
     link = connection.link(execution)
@@ -259,7 +261,7 @@ async def _run_input(prepared: PreparedRun, connection: Connection) -> RunInput:
 
 
 async def _require_worker(jobs: Jobs, queue: str) -> None:
-    seconds = float(os.environ.get("PERSTACK_WORKER_WAIT") or WORKER_WAIT_SECONDS)
+    seconds = seconds_setting("PERSTACK_WORKER_WAIT", WORKER_WAIT_SECONDS)
     if not await jobs.wait_for_worker(queue, seconds=seconds):
         raise ServerError(
             f"No worker serves the task queue {queue}.",

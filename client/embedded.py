@@ -24,6 +24,7 @@ from temporalio.client import Client, GrpcCompression
 from temporalio.service import RPCError, RPCStatusCode
 
 from ..core.failures import ServerError, StorageError
+from ..settings import seconds_setting
 from .binary import ensure_binary
 from .connection import (
     DEFAULT_NAMESPACE,
@@ -205,6 +206,7 @@ def _supervisor_environment(binary: Path) -> dict[str, str]:
     kept = {
         name: value for name, value in os.environ.items() if name in _INHERITED or name.startswith(_INHERITED_PREFIXES)
     }
+    seconds_setting("PERSTACK_SERVER_IDLE", 0.0)  # the supervisor could tell nobody that it is no number
     return {**kept, "PERSTACK_TEMPORAL_CLI": str(binary)}
 
 

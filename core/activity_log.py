@@ -19,7 +19,6 @@ from .activity import (
 from .checkpoint import Checkpoint, Step
 from .events import (
     CallDelegate,
-    CallInteractiveTool,
     CallTools,
     CompleteRun,
     CompleteStreamingReasoning,
@@ -35,7 +34,7 @@ from .events import (
     StopRunByInteractiveTool,
 )
 from .failures import Failure
-from .messages import ExpertMessage, Message, TextPart, ToolMessage, UserMessage
+from .messages import ExpertMessage, Message, TextPart, UserMessage
 from .tool_activity import paired, tool_activity
 from .tools import ToolCall, ToolResult
 from .wire import Wire
@@ -100,8 +99,9 @@ def _of_status(checkpoint: Checkpoint, step: Step) -> tuple[Activity, ...]:
 
 def _of_results(checkpoint: Checkpoint, step: Step) -> tuple[Activity, ...]:
     results = step.tool_results or checkpoint.partial_tool_results or ()
-    own = [result for result in results if not result.skill_name.startswith(_DELEGATE_RESULT)]
     calls = step.tool_calls or _called(checkpoint.messages, results)
+    is_resumed = step.tool_calls is None
+    own = [one for one in results if not (is_resumed and one.skill_name.startswith(_DELEGATE_RESULT))]
     found: tuple[Activity, ...] = tuple(tool_activity(call, result) for call, result in paired(calls, own))
     if len(own) < len(results):
         found = (*found, DelegationCompleteActivity(count=len(results) - len(own)))
@@ -165,11 +165,13 @@ class _Run:
     reasoning: str | None = None
     last_id: str | None = None
     calls: tuple[ToolCall, ...] = ()
-    """Of its last message."""
+    """Of its last message, like the next two."""
+    asked: tuple[ToolCall, ...] = ()
+    delegated: int = 0
 
 
 @dataclass
-class ActivityLog:
+class ActivityFold:
     """Folds the events of a job, of all its runs mixed, into activities; an event fed twice counts once."""
 
     activities: list[Activity] = field(default_factory=list[Activity])
@@ -186,7 +188,7 @@ class ActivityLog:
             return []
         self._seen_events.add(event.id)
         run = self._run(event)
-        added = [self._placed(event, run, activity) for activity in self._made(event, run)]
+        added = [self._placed(event, run, activity) for activity in (*_acts(event, run), *_tells(event))]
         self.activities.extend(added)
         return added
 
@@ -199,51 +201,15 @@ class ActivityLog:
                 for first in (*checkpoint.messages, *messages)[:1]:
                     self._conversations[first.id] = run
             case ResumeFromStop(checkpoint=checkpoint) if checkpoint.messages:
-                known = self._conversations.setdefault(checkpoint.messages[0].id, _Run())
-                self._runs[event.run_id] = known
+                self._runs[event.run_id] = self._conversations.setdefault(checkpoint.messages[0].id, _Run())
             case _:
                 pass
         return self._runs.setdefault(event.run_id, _Run())
 
-    def _made(self, event: RunBase, run: _Run) -> list[Activity]:  # noqa: C901 -- one case per event
-        match event:
-            case StartRun():
-                text = _user_text(event.input_messages)
-                return [] if text is None else [QueryActivity(id=f"query-{event.run_id}", text=text)]
-            case CompleteStreamingReasoning():
-                run.reasoning = event.text
-            case CallTools():
-                run.calls = event.tool_calls
-            case CallInteractiveTool() if event.tool_call not in run.calls:
-                run.calls = (*run.calls, event.tool_call)
-            case CallDelegate():
-                return [_delegation(call) for call in event.tool_calls]
-            case ResolveToolResults() | FinishMcpTools():
-                return [
-                    tool_activity(call, result).model_copy(update={"id": f"action-{call.id}"})
-                    for call, result in paired(run.calls, event.tool_results)
-                ]
-            case FinishAllToolCalls():
-                return _delegates_back(event, run)
-            case StopRunByInteractiveTool():
-                asked = event.checkpoint.pending_tool_calls or ()
-                new = [call for call in asked if f"interactive-{event.run_id}-{call.id}" not in self._seen_ids]
-                return [_question(call).model_copy(update={"id": f"interactive-{call.id}"}) for call in new]
-            case Retry():
-                message = _reason_text(event.reason)
-                return [RetryActivity(id=f"retry-{event.id}", error=event.reason, message=message)]
-            case CompleteRun():
-                return [CompleteActivity(id=f"completion-{event.run_id}", text=event.text)]
-            case StopRunByError():
-                return [_error(event.error).model_copy(update={"id": f"error-{event.id}"})]
-            case _:
-                pass
-        return []
-
     def _placed(self, event: RunBase, run: _Run, activity: Activity) -> Activity:
         """`activity` with its run, its predecessor and what was thought before it."""
-        # Providers number their calls anew in each answer, so an id alone does not tell two actions apart.
-        name = activity.id if activity.id not in self._seen_ids else f"{activity.id}-{event.id}-{len(self.activities)}"
+        # Some providers number their calls anew in each answer, so a call's id alone does not tell two actions apart.
+        name = activity.id if activity.id not in self._seen_ids else f"{activity.id}-{len(self._seen_ids)}"
         self._seen_ids.add(name)
         placed = activity.model_copy(
             update={
@@ -257,6 +223,61 @@ class ActivityLog:
         )
         run.last_id, run.reasoning = name, None
         return placed
+
+
+def _acts(event: RunBase, run: _Run) -> list[Activity]:
+    """What an event shows of calls; the run remembers them until they are answered."""
+    match event:
+        case CompleteStreamingReasoning():
+            run.reasoning = event.text
+        case CallTools():
+            run.calls, run.asked, run.delegated = event.tool_calls, (), 0
+        case CallDelegate():
+            run.delegated += len(event.tool_calls)
+            return [_delegation(call) for call in event.tool_calls]
+        case ResolveToolResults() | FinishMcpTools():
+            return [
+                tool_activity(call, result).model_copy(update={"id": f"action-{call.id}"})
+                for call, result in paired(run.calls, event.tool_results)
+            ]
+        case StopRunByInteractiveTool():
+            return _questions(event.checkpoint, run)
+        case FinishAllToolCalls() if run.delegated:
+            count, run.delegated = run.delegated, 0
+            return [DelegationCompleteActivity(id=f"delegation-complete-{event.id}", count=count)]
+        case _:
+            pass
+    return []
+
+
+def _tells(event: RunBase) -> list[Activity]:
+    """What an event shows of the run itself."""
+    match event:
+        case StartRun():
+            text = _user_text(event.input_messages)
+            return [] if text is None else [QueryActivity(id=f"query-{event.run_id}", text=text)]
+        case Retry():
+            message = _reason_text(event.reason)
+            return [RetryActivity(id=f"retry-{event.id}", error=event.reason, message=message)]
+        case CompleteRun():
+            return [CompleteActivity(id=f"completion-{event.run_id}", text=event.text)]
+        case StopRunByError():
+            return [_error(event.error).model_copy(update={"id": f"error-{event.id}"})]
+        case _:
+            return []
+
+
+def _questions(checkpoint: Checkpoint, run: _Run) -> list[Activity]:
+    """The questions of a stop that were not there at the one before."""
+    known = list(run.asked)
+    new: list[ToolCall] = []
+    for call in checkpoint.pending_tool_calls or ():
+        if call in known:
+            known.remove(call)
+        else:
+            new.append(call)
+    run.asked = (*run.asked, *new)
+    return [_question(call).model_copy(update={"id": f"interactive-{call.id}"}) for call in new]
 
 
 def _delegation(call: ToolCall) -> DelegateActivity:

@@ -83,7 +83,7 @@ def _builtin_config(expert_key: str | None) -> LoadedConfig:
     raise UsageError(
         "perstack.toml not found. Create one or specify --config path.",
         code="usage.config_not_found",
-        hint=f"`perstack start {BUILTIN_EXPERT}` writes one for you.",
+        hint=f'`perstack run {BUILTIN_EXPERT} "<what the team is for>"` writes one for you.',
     )
 
 

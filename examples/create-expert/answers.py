@@ -143,7 +143,7 @@ CREATE_EXPERT: Conversation = (
     finish(
         "The team passed in the second round.\n"
         "- Definition: perstack.toml, coordinator expense-report with intake, summarize, audit and verify.\n"
-        '- Run it: perstack start expense-report "Report on the statement expenses.csv; the meal limit is 60.00. '
+        '- Run it: perstack run expense-report "Report on the statement expenses.csv; the meal limit is 60.00. '
         'Totals to summary.md, findings to findings.md."\n'
         "- The first round failed because refunds were left out of the totals; that is corrected."
     ),

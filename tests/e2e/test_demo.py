@@ -67,7 +67,7 @@ def test_the_demo_plans_writes_and_verifies_a_team_and_succeeds_in_the_second_ro
     assert demo.result.code == 0, demo.result.stderr
     assert [text.partition("\n")[0] for text in demo.texts("@create-expert/verify")] == ["CONTINUE", "PASS"]
     assert demo.result.of_type("completeRun")[-1]["expertKey"] == "create-expert"
-    assert "perstack start expense-report" in demo.texts("create-expert")[0]
+    assert "perstack run expense-report" in demo.texts("create-expert")[0]
 
 
 def test_the_written_team_runs_inside_the_same_job_under_the_expert_that_verifies_it(demo: Demo) -> None:
