@@ -135,7 +135,7 @@ class Generator:
             failure = Failure(name=error.code, message=error.message)
         usage = error.usage if is_provider else live.usage
         known = live.attempts
-        if failure.is_retryable:
+        if failure.is_retryable and not _is_last_attempt():
             now = time.time_ns() // 1_000_000
             live.fail(Attempt(failure=failure, usage=usage, at=now))
             activity.heartbeat(live.heartbeat())
@@ -146,6 +146,12 @@ class Generator:
             usage=usage,
             retry_after_seconds=error.retry_after_seconds if is_provider else None,
         )
+
+
+def _is_last_attempt() -> bool:
+    info = activity.info()
+    most = info.retry_policy.maximum_attempts if info.retry_policy else 0
+    return 0 < most <= info.attempt
 
 
 def _earlier_attempts() -> tuple[Attempt, ...]:

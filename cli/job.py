@@ -142,6 +142,8 @@ async def resume_job(job_id: str, *, address: str | None, writer: EventWriter) -
             return await _follow(connection, view.execution, writer, interruption, None)
         _require_workspace(view)
         _require_storage(view, connection)
+        if view.start.settings.cassette is None:
+            warm_up(view.start.expert.model.provider)
         await take_over(connection.client, view.execution)
         feed = Feed()
         async with _embedded_worker(connection, view.task_queue, feed):

@@ -188,7 +188,7 @@ class CompleteStreamingRunResult(RunBase):
     text: str
 
 
-class AnsweredCall(Wire):
+class InteractiveAnswer(Wire):
     """The interactive call whose answer opens a segment."""
 
     tool_call_id: str
@@ -208,7 +208,7 @@ class InitializeRuntime(RuntimeBase):
     timeout: int
     """Per generation, in milliseconds."""
     query: str | None = None
-    interactive_tool_call: AnsweredCall | None = None
+    interactive_tool_call: InteractiveAnswer | None = None
 
 
 class SkillStarting(RuntimeBase):

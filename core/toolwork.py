@@ -7,12 +7,12 @@ from .conversation import KnownResult, tool_message
 from .delegation import delegate_call, delegate_outcome
 from .effects import AskPerson, CallTools, Delegate, PlannedCall
 from .events import (
-    AnsweredCall,
     CallDelegate,
     CallInteractiveTool,
     FinishAllToolCalls,
     FinishMcpTools,
     FinishToolCall,
+    InteractiveAnswer,
     ProceedToInteractiveTools,
     ResolveToolResults,
     ResumeFromStop,
@@ -125,7 +125,7 @@ def person_answered(turn: Turn, index: int, text: str) -> Verdict:
     """A person answered one call; the others stop the run again."""
     _answer(turn, index, text_outcome(text), is_ours=True)
     call = turn.state.calls[index]
-    answered = AnsweredCall(tool_call_id=call.id, tool_name=call.tool_name, skill_name=call.skill_name, text=text)
+    answered = InteractiveAnswer(tool_call_id=call.id, tool_name=call.tool_name, skill_name=call.skill_name, text=text)
     return _resume(turn, step_number=turn.state.checkpoint.step_number + 1, answered=answered)
 
 
@@ -323,7 +323,7 @@ def _delegate(turn: Turn, delegates: list[int], people: list[int]) -> None:
     turn.ask(Delegate(tuple(delegate_call(turn, index) for index in delegates)))
 
 
-def _resume(turn: Turn, *, step_number: int, answered: AnsweredCall | None = None) -> Verdict:
+def _resume(turn: Turn, *, step_number: int, answered: InteractiveAnswer | None = None) -> Verdict:
     """Open the next segment and go on with what is still pending (ResumingFromStop)."""
     turn.new_segment(step_number=step_number, answered=answered)
     state = turn.state

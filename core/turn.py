@@ -7,10 +7,10 @@ from .checkpoint import Checkpoint, DelegatedBy, DelegationTarget, Step
 from .conversation import Appendix, KnownResult
 from .effects import Effect
 from .events import (
-    AnsweredCall,
     ContinueToNextStep,
     Event,
     InitializeRuntime,
+    InteractiveAnswer,
     RunBase,
     RuntimeBase,
     StopRunByExceededMaxSteps,
@@ -94,7 +94,7 @@ class Turn:
         )
         self._events.append(event)  # pyright: ignore[reportArgumentType] -- see emit
 
-    def initialize_runtime(self, *, answered: AnsweredCall | None = None) -> None:
+    def initialize_runtime(self, *, answered: InteractiveAnswer | None = None) -> None:
         """Emit the event that opens every segment."""
         start = self.state.start
         self.emit_runtime(
@@ -192,7 +192,7 @@ class Turn:
         self.set(checkpoint=following, step=Step(step_number=following.step_number), calls=(), results={})
         return True
 
-    def new_segment(self, *, step_number: int, answered: AnsweredCall | None = None) -> None:
+    def new_segment(self, *, step_number: int, answered: InteractiveAnswer | None = None) -> None:
         """Open the next segment of the run: a new run id, a new checkpoint, the same conversation."""
         segment = self.state.segment + 1
         run_id = segment_run_id(self.state.start.run_id, segment)

@@ -210,10 +210,7 @@ async def test_histories_are_kept_for_ten_years_and_a_choice_of_the_user_is_kept
 
 async def test_runs_can_be_found_by_our_search_attributes_from_the_first_moment(machine: Machine) -> None:
     client = await open_client(machine)
-    assert set(await known_search_attributes(client)) == {
-        *("PerstackJob", "PerstackExpert", "PerstackStatus", "PerstackModel"),
-        *("PerstackTags", "PerstackTokens", "PerstackSteps"),
-    }
+    assert set(await known_search_attributes(client)) == set(SEARCH_ATTRIBUTES)
     await client.start_workflow(
         "Unworked",
         id="found",

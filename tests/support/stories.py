@@ -5,6 +5,7 @@ from collections.abc import Callable
 from perstack.core.effects import PlannedCall
 from perstack.core.expert import McpStdioSkill
 from perstack.core.failures import Failure
+from perstack.core.messages import ToolCallPart
 from perstack.core.run import Limits, RunInput
 from perstack.core.tools import AddSkill, ToolSpec, text_outcome
 from perstack.core.triggers import GenerationFailed, GenerationLost
@@ -33,6 +34,11 @@ BAD_KEY = Failure(name="provider.credentials", message="invalid x-api-key", stat
 FLY = ToolSpec(name="fly", skill_name="wings", input_schema=OBJECT)
 
 
+def command(name: str) -> ToolCallPart:
+    """A call of exec as models make it."""
+    return call("exec", command=name, args=[], env={}, cwd=".", stdout=True, stderr=True)
+
+
 def played(start: RunInput, play: Play) -> Play:
     play.run(start)
     return play
@@ -56,8 +62,8 @@ def chain() -> Play:
 def parallel() -> Play:
     """Two delegates at once beside a tool call; one of them takes longer."""
     answers = {
-        "team": [say("", call("a", query="1"), call("b", query="2"), call("exec", command="ls")), say("T")],
-        "@team/a": [say("", call("exec", command="pwd")), say("A")],
+        "team": [say("", call("a", query="1"), call("b", query="2"), command("ls")), say("T")],
+        "@team/a": [say("", command("pwd")), say("A")],
         "@team/b": [say("B")],
     }
     return played(TEAM, Play(answers))
@@ -65,7 +71,7 @@ def parallel() -> Play:
 
 def mixed() -> Play:
     """A tool, a delegate and two questions in one message (§5.4)."""
-    calls = (call("askUser", "q1", question="ok?"), call("a", query="1"), call("exec", command="ls"))
+    calls = (call("askUser", "q1", question="ok?"), call("a", query="1"), command("ls"))
     answers = {"team": [say("", *calls, call("askUser", "q2", question="sure?")), say("T")], "@team/a": [say("A")]}
     return played(TEAM, Play(answers, people=("yes", "very"), specs=WITH_PEOPLE))
 
@@ -84,11 +90,11 @@ def completion_with_text_beside() -> Play:
 
 
 def completion_with_text_before() -> Play:
-    return played(SOLO, Play({"solo": [say("the text", call("exec", command="ls")), say("", complete())]}))
+    return played(SOLO, Play({"solo": [say("the text", command("ls")), say("", complete())]}))
 
 
 def completion_with_neighbours() -> Play:
-    answers = [say("", call("todo"), call("exec", command="ls"), call("unknown"), complete("r"))]
+    answers = [say("", call("todo"), command("ls"), call("unknown"), complete("r"))]
     return played(SOLO, Play({"solo": answers}))
 
 
@@ -108,7 +114,7 @@ def retry() -> Play:
     answers = [
         say("", attempts=2),
         say("half a sen", finish="length"),
-        say("", call("exec", command="ls"), call("todo"), finish="length"),
+        say("", command("ls"), call("todo"), finish="length"),
         say("done"),
     ]
     return played(SOLO, Play({"solo": answers}))
@@ -116,7 +122,7 @@ def retry() -> Play:
 
 def max_steps() -> Play:
     start = run_input(expert("solo"), limits=Limits(max_steps=2))
-    return played(start, Play({"solo": [say("", call("exec", command="ls"))] * 2}))
+    return played(start, Play({"solo": [say("", command("ls"))] * 2}))
 
 
 def error() -> Play:
@@ -148,7 +154,7 @@ def error_of_delegate() -> Play:
     answers = {
         "team": [say("", call("a", query="1"), call("b", query="2")), say("", complete("T"))],
         "@team/a": [GenerationFailed(BAD_KEY)],
-        "@team/b": [say("", call("exec", command="ls"))] * 2,
+        "@team/b": [say("", command("ls"))] * 2,
     }
     return played(start, Play(answers))
 
@@ -162,7 +168,7 @@ def losses() -> Play:
         lost[name] = lost.get(name, 0) - 1
         return Loss() if lost[name] >= 0 else default_tools(planned)
 
-    answers = [GenerationLost(), say("", call("readTextFile", path="a"), call("exec", command="rm")), say("done")]
+    answers = [GenerationLost(), say("", call("readTextFile", path="a"), command("rm")), say("done")]
     return played(SOLO, Play({"solo": answers}, tools=tools))
 
 
@@ -183,7 +189,7 @@ def cancelled_generating() -> Play:
 
 
 def cancelled_calling() -> Play:
-    answers = [say("", call("exec", command="sleep"), call("todo"))]
+    answers = [say("", command("sleep"), call("todo"))]
     return played(SOLO, Play({"solo": answers}, cancel_when=ended_by("callTools")))
 
 
@@ -191,13 +197,13 @@ def cancelled_delegating() -> Play:
     """Cancelled while one delegate is done and the other calls a tool."""
     answers = {
         "team": [say("", call("a", query="1"), call("b", query="2"))],
-        "@team/b": [say("", call("exec", command="sleep"))],
+        "@team/b": [say("", command("sleep"))],
     }
     return played(TEAM, Play(answers, cancel_when=ended_by("callTools")))
 
 
 def cancelled_asking() -> Play:
-    answers = [say("", call("askUser", question="ok?"), call("exec", command="ls"))]
+    answers = [say("", call("askUser", question="ok?"), command("ls"))]
     play = Play({"solo": answers}, specs=WITH_PEOPLE, cancel_when=ended_by("stopRunByInteractiveTool"))
     return played(SOLO, play)
 

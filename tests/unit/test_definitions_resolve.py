@@ -576,9 +576,10 @@ def test_the_built_in_team_picks_only_tools_that_exist_and_can_always_finish() -
         assert "attemptCompletion" in picks(found, key)
 
 
-def test_only_the_built_in_verifier_attaches_teams_and_it_writes_nothing() -> None:
+def test_the_built_in_writer_and_verifier_read_teams_and_the_verifier_writes_nothing() -> None:
     found = built_in()
-    assert [key for key in found.experts if "addDelegateFromConfig" in picks(found, key)] == ["@create-expert/verify"]
+    readers = [key for key in found.experts if "addDelegateFromConfig" in picks(found, key)]
+    assert readers == ["@create-expert/write", "@create-expert/verify"]
     assert not {"writeTextFile", "editTextFile"} & picks(found, "@create-expert/verify")
 
 

@@ -9,8 +9,8 @@ from perstack.core.events import (
     RUN_EVENT_TYPES,
     RUNTIME_EVENT_TYPES,
     STREAMING_EVENT_TYPES,
-    AnsweredCall,
     InitializeRuntime,
+    InteractiveAnswer,
     RunBase,
     event_adapter,
 )
@@ -134,6 +134,7 @@ def compact(value: object) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
+@pytest.mark.requirement("runtime.events.run")
 def test_there_are_twenty_one_run_events() -> None:
     assert set(RUN_EVENT_TYPES) == {
         "startRun",
@@ -243,7 +244,7 @@ def test_a_step_keeps_every_field_it_can_have() -> None:
 
 
 def test_the_answer_that_opens_a_segment_is_in_its_first_event() -> None:
-    answered = AnsweredCall(tool_call_id="tc1", tool_name="askUser", skill_name="user-input", text="yes")
+    answered = InteractiveAnswer(tool_call_id="tc1", tool_name="askUser", skill_name="user-input", text="yes")
     event = InitializeRuntime(
         id="e1",
         job_id="j1",

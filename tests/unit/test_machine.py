@@ -303,6 +303,7 @@ def test_completing_in_the_last_allowed_step_is_completing() -> None:
     assert opened(limits=Limits(max_steps=1)).say("done")[-1] == "completeRun"
 
 
+@pytest.mark.requirement("runtime.checkpoints")
 def test_each_step_has_a_checkpoint_of_its_own_fixed_when_the_step_begins() -> None:
     run = opened()
     run.say("")

@@ -1,5 +1,6 @@
 """Questions to people: stopping for them, answering them one by one, and steps that mix all classes of calls."""
 
+import pytest
 from perstack.core.effects import AskPerson, CallTools, Generate
 from perstack.core.events import (
     CallInteractiveTool,
@@ -98,6 +99,7 @@ def test_each_answer_resolves_one_question_and_the_rest_stop_the_run_again() -> 
     assert [event.step_number for event in run.all(ResumeFromStop)] == [2, 3, 4]
 
 
+@pytest.mark.requirement("runtime.priority")
 def test_all_three_classes_in_one_message_are_served_by_priority() -> None:
     run = opened(*MIXED, specs=SPECS)
     run.say("", call("askUser", "q"), call("a", "d", query="go"), call("exec", "m"))

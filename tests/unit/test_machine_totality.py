@@ -167,6 +167,7 @@ def test_the_triggers_are_of_every_kind() -> None:
     assert {type(trigger) for trigger in TRIGGERS} == set(get_args(Trigger))
 
 
+@pytest.mark.requirement("runtime.states")
 @EVERY
 def test_a_trigger_makes_a_transition_or_is_illegal(build: Callable[[], HandRun], legal: set[str]) -> None:
     state = build().state
