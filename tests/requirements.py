@@ -1,7 +1,7 @@
 """The feature matrix as data: every row has an id; tests carry ids; an unproved row is open, and the README says so.
 
 A row is proved by a test that goes through the command line or the client on a real Temporal server (it takes the
-fixture `cli` or `temporal`). Rows marked `core` are pure functions and proved by unit tests.
+fixture `cli`, `temporal` or `demo`). Rows marked `core` are pure functions and proved by unit tests.
 
 `python tests/requirements.py --write` puts the status table into the README.
 """
@@ -16,7 +16,7 @@ from typing import Literal
 TESTS = Path(__file__).parent
 README = TESTS.parent / "README.md"
 BEGIN, END = "<!-- status: begin -->", "<!-- status: end -->"
-REAL_FIXTURES = frozenset({"cli", "temporal"})
+REAL_FIXTURES = frozenset({"cli", "cli_env", "demo", "temporal"})
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,7 @@ def test_the_demo_plans_writes_and_verifies_a_team_and_succeeds_in_the_second_ro
     assert "perstack run expense-report" in demo.texts("create-expert")[0]
 
 
+@pytest.mark.requirement("built-in.create-expert")
 def test_the_written_team_runs_inside_the_same_job_under_the_expert_that_verifies_it(demo: Demo) -> None:
     started: Counter[tuple[str, str | None]] = Counter()
     for event in demo.result.of_type("startRun"):
@@ -128,6 +129,7 @@ async def test_the_log_of_a_replayed_job_shows_its_tree(demo: Demo) -> None:
     assert "    └ ✓ @expense-report/verify" in log.stdout.partition("Events:")[0]
 
 
+@pytest.mark.requirement("ours.cassette")
 async def test_the_recording_of_a_replayed_job_is_the_cassette_it_was_played_from(demo: Demo) -> None:
     log = await demo.cli.run("log", "--job", demo.job, "--cassette")
     assert log.code == 0, log.stderr
@@ -137,6 +139,7 @@ async def test_the_recording_of_a_replayed_job_is_the_cassette_it_was_played_fro
     assert again == before
 
 
+@pytest.mark.requirement("ours.cassette")
 async def test_a_run_that_leaves_its_cassette_stops_and_shows_both_sides(cli: Cli) -> None:
     cassette: dict[str, Any] = json.loads(CASSETTE.read_text())
     call = cassette["entries"][0]["reply"]["contents"][-1]

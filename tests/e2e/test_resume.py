@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from support.cli import Cli, RunningCli
 from support.messages_server import Answer, Call, MessagesServer, Request
 from support.teams import PARALLEL_TEAM, parallel_team, who
@@ -34,6 +35,8 @@ def six_steps(request: Request) -> Answer:
     return Answer(calls=(call,))
 
 
+@pytest.mark.requirement("context.resume")
+@pytest.mark.requirement("ours.survives-kill")
 async def test_a_run_killed_in_a_model_call_resumes_and_repeats_that_call_only(
     cli: Cli, model: MessagesServer, model_env: dict[str, str]
 ) -> None:
@@ -61,6 +64,7 @@ def slow_second_turns(request: Request) -> Answer:
     return answer
 
 
+@pytest.mark.requirement("ours.survives-kill")
 async def test_a_job_killed_in_three_parallel_delegates_keeps_what_each_had_finished(
     cli: Cli, model: MessagesServer, model_env: dict[str, str]
 ) -> None:
@@ -79,6 +83,7 @@ async def test_a_job_killed_in_three_parallel_delegates_keeps_what_each_had_fini
     assert max(model.ledger.counts.values()) == 2
 
 
+@pytest.mark.requirement("context.resume")
 async def test_ctrl_c_parks_the_run_and_says_how_to_go_on(
     cli: Cli, model: MessagesServer, model_env: dict[str, str]
 ) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
 from perstack.client.embedded import stop_server
 from perstack.client.locations import DataFolder
 from perstack.client.record import read_record
@@ -28,6 +29,8 @@ def eight_steps(request: Request) -> Answer:
     return Answer(calls=(call,))
 
 
+@pytest.mark.requirement("ours.survives-kill")
+@pytest.mark.requirement("ours.embedded-server")
 async def test_a_killed_server_comes_back_and_nothing_is_lost_or_repeated(
     cli_env: dict[str, str], tmp_path: Path, model: MessagesServer, model_env: dict[str, str]
 ) -> None:

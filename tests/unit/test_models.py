@@ -79,6 +79,7 @@ def test_every_provider_has_some_model_for_every_tier(provider: ProviderName, ti
         (set[str](), "middle", None),
     ],
 )
+@pytest.mark.requirement("definition.tiers")
 def test_a_missing_tier_falls_to_the_next_lower_then_the_next_higher(
     monkeypatch: pytest.MonkeyPatch, present: set[Tier], wanted: Tier, found: str | None
 ) -> None:
