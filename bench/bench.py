@@ -156,7 +156,9 @@ def steps(bench: Bench) -> None:
         mine = bench.row(f"perstack run --filter, {count} steps", ours, "ms/step", "aim ≤ 25, 27 at 200 steps")
         bench.row(f"perstack run, every event printed, {count} steps", full, "ms/step")
         bench.row(f"  above the plain loop, {count} steps", [mine - loop], "ms/step")
-        bench.row(f"bytes kept by {count} steps (conversation ≈ {6.2 * count:.0f} kB)", kept, "kB", "aim ≤ 600 at 200")
+        conversation = 6.2 * count
+        note = f"{statistics.median(kept) / conversation:.2f} × the conversation of {conversation:.0f} kB"
+        bench.row(f"bytes kept by {count} steps, database and storage", kept, "kB", note)
 
 
 def step_time(bench: Bench, count: int, name: str, *args: str) -> float:

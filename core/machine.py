@@ -227,7 +227,7 @@ def _reason(failure: Failure) -> str:
 
 
 def _generated(turn: Turn, generation: Generation) -> None:
-    turn.set(is_generating=False, losses=0)
+    turn.set(is_generating=False)
     _failed_attempts(turn, generation.attempts)
     turn.count(generation.usage)
     if generation.usage != NO_USAGE:

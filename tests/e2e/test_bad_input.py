@@ -132,7 +132,7 @@ BAD: dict[str, Bad] = {
     "no arguments": Bad(args=("run",), says=("Usage: perstack run", "Missing argument 'EXPERT'")),
     "no query": Bad(args=("run", "solo"), says=("Missing argument 'QUERY'",)),
     "unknown option": Bad(args=run("--nope"), says=("No such option: --nope",)),
-    "unknown command": Bad(args=("runn",), says=("No such command 'runn'",)),
+    "unknown command": Bad(args=("go",), says=("No such command 'go'",)),
     "server away": Bad(args=run("--address", "127.0.0.1:1"), code=3, says=("127.0.0.1:1: Connection refused",)),
     "server in the environment away": Bad(
         env={"TEMPORAL_ADDRESS": "127.0.0.1:1"}, code=3, says=("127.0.0.1:1: Connection refused", "TEMPORAL_ADDRESS")

@@ -122,7 +122,10 @@ def say(
         usage=usage,
         finish_reason=finish or ("toolCalls" if calls else "stop"),
         model="test-model",
-        attempts=(Attempt(failure=OVERLOADED, usage=Usage(input_tokens=1, total_tokens=1)),) * attempts,
+        attempts=tuple(
+            Attempt(failure=OVERLOADED, usage=Usage(input_tokens=1, total_tokens=1), at=900 + number)
+            for number in range(attempts)
+        ),
     )
 
 

@@ -245,6 +245,13 @@ def test_failed_attempts_are_one_retry_event_each_and_no_step() -> None:
     assert run.state.checkpoint.retry_count == 0
 
 
+def test_a_reason_is_readable_in_any_language() -> None:
+    run = opened()
+    overloaded = Attempt(failure=Failure(name="x", message="Überlastet …"))
+    run.take(GenerationLost((overloaded,)))
+    assert run.last(Retry).reason == '{"error": "x", "message": "Überlastet …"}'
+
+
 def test_a_retryable_failure_that_used_up_its_attempts_says_so() -> None:
     run = opened(limits=Limits(max_retries=3))
     assert run.fail(OVERLOADED, attempts=3) == ["retry", "retry", "retry", "stopRunByError"]
