@@ -13,6 +13,13 @@ ToolKind = Literal["mcp", "delegate", "interactive"]
 _PRIORITY: dict[ToolKind, int] = {"mcp": 0, "delegate": 1, "interactive": 2}
 
 ATTEMPT_COMPLETION = "attemptCompletion"
+BASE_TOOL_NAMES = frozenset(
+    {
+        *(ATTEMPT_COMPLETION, "todo", "clearTodo", "exec"),
+        *("readTextFile", "readImageFile", "readPdfFile", "writeTextFile", "editTextFile"),
+    }
+)
+"""What the base skill offers without being asked by name; a delegate cannot have one of these names."""
 IN_ORDER_TOOLS = frozenset({"todo", "clearTodo", ATTEMPT_COMPLETION})
 """Base tools that run after all others of the same message, one after another."""
 MAX_TOOL_NAME = 64

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core.expert import BASE_SKILL, Expert, ProviderName, ReasoningBudget
+from ..core.expert import BASE_SKILL, Expert, McpStdioSkill, ProviderName, ReasoningBudget
 from ..core.failures import DefinitionError, UsageError
 from ..core.ids import parse_expert_key
 from ..core.models import DEFAULT_PROVIDER, PROVIDERS
 from ..core.run import Limits
-from ..core.tools import delegate_tools
+from ..core.tools import BASE_TOOL_NAMES, delegate_tools
 from .checks import SECRET_VARIABLES
 from .document import Document, KeyPath, located_error
 from .environment import DEFAULT_ENV_PATHS, check_required_env, read_env
@@ -330,11 +330,19 @@ def _provider_advice(loaded: LoadedConfig, settings: ModelSettings, used: Sequen
         yield f"{where}: `model` was written for {configured}; give --model when {settings.provider} has another name"
 
 
+def _base_tools(expert: Expert) -> set[str]:
+    """The names that the base skill takes in a run of `expert`."""
+    skill = next((skill for skill in expert.skills if skill.name == BASE_SKILL), None)
+    pick, omit = (skill.pick, skill.omit) if isinstance(skill, McpStdioSkill) else ((), ())
+    return {name for name in BASE_TOOL_NAMES if (not pick or name in pick) and name not in omit}
+
+
 def _name_advice(used: Sequence[Definition], experts: dict[str, Expert]) -> Iterator[str]:
     for definition in used:
         delegates = definition.table.delegates
-        for spec in delegate_tools(experts[definition.key].delegates, experts, set()):
+        expert = experts[definition.key]
+        for spec in delegate_tools(expert.delegates, experts, _base_tools(expert)):
             name = experts[spec.skill_name].name.rpartition("/")[2]
             if spec.name != name:
                 where = definition.document.where((*definition.path, "delegates", delegates.index(spec.skill_name)))
-                yield f"{where}: another delegate is called `{name}`, so {spec.skill_name} is offered as `{spec.name}`"
+                yield f"{where}: another tool is called `{name}`, so {spec.skill_name} is offered as `{spec.name}`"

@@ -28,6 +28,7 @@ ProviderErrorKind = Literal[
 ]
 MAX_RETRY_AFTER_SECONDS = 300.0
 MAX_MESSAGE = 600
+SHORTEST_SECRET = 8
 _RETRYABLE = frozenset[ProviderErrorKind]({"rate_limited", "overloaded", "stream_broken"})
 _BY_STATUS: Mapping[int, ProviderErrorKind] = MappingProxyType(
     {
@@ -158,7 +159,8 @@ def _seconds(text: str) -> float | None:
 def scrubbed(text: str, secrets: Iterable[str]) -> str:
     """`text` for people: without any of `secrets` or what looks like one, and not too long."""
     for secret in secrets:
-        if secret:
+        # A shorter one is no secret, and would tear words apart.
+        if len(secret) >= SHORTEST_SECRET:
             text = text.replace(secret, "***")
     text = _SECRET_SHAPES.sub("***", text)
     return text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]}…"

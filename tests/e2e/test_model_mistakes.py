@@ -432,7 +432,7 @@ async def test_two_delegates_of_one_name_are_both_offered_and_the_later_gets_its
     told = result.of_type("completeRun")[-1]["text"].split()
     assert sorted(text.partition("=")[0] for text in told) == ["exec", "one", "team-one"]
     assert "team-one=one" in told
-    assert "another delegate is called `one`" in result.stderr
+    assert "another tool is called `one`" in result.stderr
 
 
 async def test_open_todos_keep_a_run_from_completing(

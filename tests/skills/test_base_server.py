@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 from perstack.activities.skills.base import todo
+from perstack.activities.skills.base.catalog import TOOLS
 from perstack.activities.skills.base.server import BaseOutcome, BaseSkill
 from perstack.activities.skills.base.workspace import Workspace
 from perstack.activities.skills.results import TEXT_LIMIT
 from perstack.core.messages import FileInlinePart, ImageInlinePart, TextPart
-from perstack.core.tools import remaining_todos, sorted_calls
+from perstack.core.tools import BASE_TOOL_NAMES, remaining_todos, sorted_calls
 from support.skills import HOST_ENV, OpenSkill, Signal, bounded, command, is_running, zombies
 
 PNG = base64.b64decode(
@@ -343,3 +344,7 @@ async def test_secrets_of_the_worker_do_not_reach_exec(open_skill: OpenSkill) ->
     output = (await ok(skill, "exec", **command("env")))["output"]
     assert "PATH=" in output
     assert "sk-secret" not in output
+
+
+def test_the_core_knows_the_names_of_what_the_base_skill_offers() -> None:
+    assert {tool.name for tool in TOOLS.values() if not tool.is_dynamic} == BASE_TOOL_NAMES

@@ -438,9 +438,20 @@ def test_refusing_can_skip_the_provider() -> None:
 # Names of delegate tools
 
 
+def test_a_delegate_named_like_an_offered_base_tool_is_pointed_out() -> None:
+    found = job(expert("a", 'delegates = ["exec"]'), expert("exec"))
+    assert len(found.warnings) == 1
+    assert "another tool is called `exec`" in found.warnings[0]
+
+
+def test_a_delegate_named_like_a_base_tool_that_is_not_picked_keeps_its_name() -> None:
+    skill = 'skills."@perstack/base" = { type = "mcpStdioSkill", command = "npx", pick = ["readTextFile"] }'
+    assert job(expert("a", f'delegates = ["exec"]\n{skill}'), expert("exec")).warnings == ()
+
+
 def test_two_delegates_with_one_tool_name_are_pointed_out() -> None:
     found = job(expert("a", 'delegates = ["plan", "@a/plan"]'), expert("plan"), expert("@a/plan"))
-    assert found.warnings == ("perstack.toml:3: another delegate is called `plan`, so @a/plan is offered as `_a_plan`",)
+    assert found.warnings == ("perstack.toml:3: another tool is called `plan`, so @a/plan is offered as `_a_plan`",)
 
 
 # While a job runs
