@@ -4,7 +4,8 @@ UV_VERSION := 0.13.9
 BIN := .venv/bin
 READY := .venv/.ready
 # uv trusts its own list of authorities; where a proxy has one of its own, the second try asks the system.
-INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
+# Compiled at once, or the first start of every program would take seconds longer.
+INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python
 # Workers of the test run; two cores gain little from more.
 JOBS ?= 2
 
