@@ -262,9 +262,7 @@ def _generation_failed(turn: Turn, failure: Failure, attempts: tuple[Attempt, ..
         return
     if failure.is_retryable:
         tried = turn.state.start.settings.limits.max_retries
-        failure = failure.model_copy(
-            update={"message": f"Max retries ({tried}) exceeded: {failure.message}", "is_retryable": False}
-        )
+        failure = failure.model_copy(update={"message": f"Max retries ({tried}) exceeded: {failure.message}"})
     stop_by_error(turn, failure)
 
 
@@ -277,7 +275,6 @@ def _generation_lost(turn: Turn, attempts: tuple[Attempt, ...]) -> None:
     elif losses < MAX_LOSSES:
         _ask_generation(turn)
     else:
-        turn.set(is_generating=False)
         stop_by_loss(turn, f"The worker of the model call was lost {losses} times in a row")
 
 
@@ -344,7 +341,7 @@ def _retry(turn: Turn, failure: Failure, messages: tuple[AnyMessage, ...], usage
 
 
 def _retry_empty(turn: Turn, usage: Usage) -> None:
-    failure = Failure(name="EmptyAnswer", message="The answer held neither text nor a tool call.", is_retryable=True)
+    failure = Failure(name="EmptyAnswer", message="The answer held neither text nor a tool call.")
     _retry(turn, failure, (UserMessage(contents=(TextPart(text=_reason(failure)),)),), usage)
 
 
@@ -352,7 +349,6 @@ def _cut_by_length(turn: Turn, message: ExpertMessage, usage: Usage) -> None:
     failure = Failure(
         name="OutputCut",
         message="The answer was cut because it reached the model's output limit. Answer in smaller pieces.",
-        is_retryable=True,
     )
     calls = message.calls
     if not calls:

@@ -232,7 +232,7 @@ class _Author:
             max_retries=self._random.randint(0, 4),
             people=self._random.randint(0, 12),
             arrivals=tuple(self._random.randint(0, 5) for _ in range(40)),
-            cancel_after=self._random.randint(1, 40) if is_cancelled else None,
+            cancel_after=1 + int(30 * self._random.random() ** 2) if is_cancelled else None,
             survivors=tuple(self._random.random() < 0.5 for _ in range(6)),
         )
 

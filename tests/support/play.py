@@ -61,6 +61,8 @@ class PlayedRun:
     fold: Fold = field(init=False)
     told: list[tuple[Trigger, int]] = field(default_factory=list[tuple[Trigger, int]])
     events: list[Event] = field(default_factory=list[Event])
+    asked: list[Generate] = field(default_factory=list[Generate])
+    """Every model call the machine asked for."""
     said: int = 0
     """How many answers of the script are used up."""
     has_cancel: bool = False
@@ -157,6 +159,7 @@ class Play:
         transition = advance(run.state, trigger)
         run.state = self.kept(transition.state)
         run.told.append((trigger, self.clock))
+        run.asked.extend(effect for effect in transition.effects if isinstance(effect, Generate))
         events = run.fold.feed(trigger, self.clock)
         run.events.extend(events)
         self.events.extend(events)

@@ -210,6 +210,7 @@ def test_calls_cut_by_length_are_answered_with_the_error_and_not_run() -> None:
     event = run.last(Retry)
     said, answer = event.new_messages
     assert isinstance(said, ExpertMessage)
+    assert [part.type for part in said.contents] == ["textPart", "toolCallPart"]
     assert [part.tool_call_id for part in said.calls] == ["c1"]
     assert isinstance(answer, ToolMessage)
     (part,) = answer.contents

@@ -90,6 +90,7 @@ def test_a_delegate_gets_its_query_and_what_it_can_reach_and_nothing_of_the_pare
     child = one.child
     assert (child.job_id, child.expert_key, child.query, child.first_step) == ("job", "@top/mid", "go", 2)
     assert (child.path, set(child.experts)) == (("1.0",), {"@top/mid", "@top/low"})
+    assert grandchild_path(run) == ("1.0", "2.1")
     assert child.settings.limits.max_steps == 7
     stop = run.last(StopRunByDelegate)
     assert child.delegated_by == DelegatedBy(
@@ -137,6 +138,15 @@ def test_mcp_results_of_the_message_come_back_with_those_of_the_delegates() -> N
     assert run.last(StopRunByDelegate).checkpoint.partial_tool_results == run.last(FinishMcpTools).tool_results
     run.back(1, child_result(text="A"))
     assert texts_of(run.last_results()) == ["E", "A"]
+
+
+def grandchild_path(run: HandRun) -> tuple[str, ...]:
+    """The path of a delegate that the delegate of `run` starts in its second generation."""
+    child = HandRun(run.delegated()[0].child.model_copy(update={"run_id": "child"})).open()
+    child.say("")
+    child.say("", call("todo"), call("low", query="go"))
+    child.finish(0)
+    return child.delegated()[0].child.path
 
 
 @pytest.mark.parametrize("args", [{}, {"query": ""}, {"query": " \n"}, {"query": 3}])

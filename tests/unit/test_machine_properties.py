@@ -15,6 +15,7 @@ from perstack.core.run import SkillStart
 from perstack.core.state import RunState, State
 from perstack.core.tools import Toolset
 from perstack.core.triggers import (
+    CancelRequested,
     DelegateFinished,
     Generated,
     GenerationFailed,
@@ -26,7 +27,7 @@ from perstack.core.triggers import (
 )
 from perstack.core.turn import Transition
 from perstack.core.usage import NO_USAGE, Usage
-from support.plans import SPECS, JobPlan, PlannedPlay, jobs, play
+from support.plans import JobPlan, PlannedPlay, jobs, play
 from support.play import PlayedRun
 from support.scenarios import BASE
 
@@ -39,11 +40,12 @@ RUN_ENDS = {
 }
 
 
-def outcome_of(played: PlannedPlay) -> dict[tuple[str, ...], tuple[str, list[str]]]:
-    """Final state and events of each run, times aside."""
+def outcome_of(played: PlannedPlay) -> dict[tuple[str, ...], tuple[str, list[Generate], list[str]]]:
+    """Final state, model calls and events of each run, times aside."""
     return {
         run.start.path: (
             run.state.model_dump_json(),
+            run.asked,
             [event.model_copy(update=without_times(event)).wire_json() for event in run.events],
         )
         for run in played.runs
@@ -126,6 +128,18 @@ def test_a_state_is_its_json(job: JobPlan) -> None:
     play(job, observer=observe)
 
 
+@given(jobs())
+def test_a_cancelled_run_asks_for_nothing_more_and_ends_as_cancelled(job: JobPlan) -> None:
+    def observe(run: PlayedRun, _trigger: Trigger, transition: Transition) -> None:
+        if run.has_cancel:
+            assert not transition.effects or transition.state.state == State.STOPPED
+
+    for run in play(job, observer=observe).runs:
+        if run.has_cancel and run.state.result is not None:
+            ended_before = not any(isinstance(trigger, CancelRequested) for trigger, _ in run.told)
+            assert ended_before or run.state.result.status == "stoppedByCancellation"
+
+
 @given(jobs(without="cancel"))
 def test_the_order_in_which_parallel_results_arrive_changes_nothing(job: JobPlan) -> None:
     assert outcome_of(play(job)) == outcome_of(play(replace(job, arrivals=())))
@@ -178,6 +192,7 @@ def test_segments_open_and_close_once_and_a_run_ends_once(job: JobPlan) -> None:
         assert len(segments) == marks.count("open")
         assert "".join(mark[0] for mark in marks).replace("oc", "") in ("", "oe", "e")
         assert (run.state.state == State.STOPPED) == (marks[-1] == "end") == (run.state.result is not None)
+        assert run.state.state != State.STOPPED or not run.state.is_waiting
 
 
 @given(jobs())
@@ -245,4 +260,3 @@ def test_the_random_jobs_have_all_a_job_can_have() -> None:
     look()
     assert statuses >= {"completed", "stoppedByInteractiveTool", "stoppedByError", "stoppedByCancellation"}
     assert seen >= {"depth 2", "stopRunByExceededMaxSteps", "retry", "ToolLost", "ToolFailed", "SessionFailed"}
-    assert SPECS

@@ -229,6 +229,7 @@ def test_a_repeatable_call_is_made_again_after_its_worker_was_lost() -> None:
     asked = run.effect(CallTools)
     assert run.take(ToolLost(0, has_started=True)) == []
     assert run.effect(CallTools) == asked
+    assert run.state.running == (0,)
     assert run.finish(0) == DONE
 
 
@@ -239,6 +240,7 @@ def test_a_call_with_effects_is_not_repeated_and_the_model_told_why() -> None:
     (part,) = tool_message(run).contents
     assert part.is_error
     assert "Whether the call had an effect is unknown" in texts_of([part])[0]
+    assert [known.index for known in run.effect(Generate).appendix.results] == [0]
 
 
 def test_a_call_that_never_started_is_made_again_whatever_it_does() -> None:
