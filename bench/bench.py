@@ -104,7 +104,7 @@ def model_server(bench: Bench) -> Generator[None]:
     """The scripted Messages server in a process of its own."""
     port_file = bench.folder / "port"
     env = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
-    command = [sys.executable, ROOT / "tests/support/messages_server.py", "--script", f"{HERE / 'model.py'}:script"]
+    command = [sys.executable, "-m", "support.model_server", "--script", f"{HERE / 'model.py'}:script"]
     process = subprocess.Popen([*command, "--port-file", port_file, "--ledger", bench.ledger], env=env)
     try:
         deadline = time.monotonic() + 20

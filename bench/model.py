@@ -5,7 +5,7 @@ The query says how: `steps=50 delay=0`. Loaded by the scripted Messages server.
 
 import re
 
-from support.messages_server import Answer, Call, Request
+from support.model_server import Answer, Call, Request
 
 KILOBYTE = "The file holds what I expected, so I go on with the next one and keep the plan. " * 13
 

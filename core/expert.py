@@ -8,17 +8,8 @@ from .wire import Wire
 
 BASE_SKILL = "@perstack/base"
 
-ProviderName = Literal[
-    "anthropic",
-    "openai",
-    "google",
-    "fireworks",
-    "deepseek",
-    "ollama",
-    "azure-openai",
-    "amazon-bedrock",
-    "google-vertex",
-]
+ProviderName = str
+"""A key of `profiles.providers.PROVIDERS`; the definition's loader and the command line check it."""
 Tier = Literal["low", "middle", "high"]
 ReasoningBudget = Literal["none", "minimal", "low", "medium", "high"] | Annotated[int, Field(ge=0)]
 
@@ -73,6 +64,24 @@ class InteractiveSkill(Wire):
 Skill = Annotated[McpStdioSkill | McpSseSkill | InteractiveSkill, Field(discriminator="type")]
 
 
+class ProviderTool(Wire):
+    """A tool that the model's provider runs itself, such as its web search (contract 2 §1.8)."""
+
+    name: str
+    """As in `providerTools`."""
+    options: dict[str, Any] = {}
+    """As in `providerToolOptions.<name>`."""
+
+
+class ProviderSkill(Wire):
+    """A skill that the provider keeps: one it ships, by id, or one of the author's own, by name."""
+
+    type: Literal["builtin", "custom"]
+    skill_id: str | None = None
+    name: str | None = None
+    definition: dict[str, Any] = {}
+
+
 class ModelChoice(Wire):
     """The model of one expert, settled by the client before the run starts."""
 
@@ -96,6 +105,8 @@ class Expert(Wire):
     delegates: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     default_model_tier: Tier | None = None
+    provider_tools: tuple[ProviderTool, ...] = ()
+    provider_skills: tuple[ProviderSkill, ...] = ()
     model: ModelChoice
 
     @property

@@ -7,12 +7,22 @@ from pydantic import Field
 from .wire import Wire
 
 
+class Source(Wire):
+    """Where a statement comes from: a page or a file that the provider looked into for the model."""
+
+    url: str | None = None
+    title: str | None = None
+    """Of the page, or the name of the file."""
+
+
 class TextPart(Wire):
     """Plain text."""
 
     id: str = ""
     type: Literal["textPart"] = "textPart"
     text: str
+    sources: tuple[Source, ...] | None = None
+    """What this text cites, where the provider said so."""
 
 
 class ImageUrlPart(Wire):
@@ -102,11 +112,27 @@ class ToolResultPart(Wire):
     is_error: bool | None = None
 
 
+class ProviderToolPart(Wire):
+    """A tool that the provider ran itself while it answered: what it was asked and what came out."""
+
+    id: str = ""
+    type: Literal["providerToolPart"] = "providerToolPart"
+    tool_name: str
+    """As in `providerTools`."""
+    args: dict[str, Any] = {}
+    contents: tuple[ResultPart, ...] = ()
+    """What came out, as far as the provider shows it: texts, generated images."""
+    sources: tuple[Source, ...] = ()
+    is_error: bool | None = None
+    replay: str | None = None
+    """The provider's own form, which later requests of the same API must repeat; means nothing to anybody else."""
+
+
 UserPart = Annotated[
     TextPart | ImageUrlPart | ImageInlinePart | ImageBinaryPart | FileUrlPart | FileInlinePart | FileBinaryPart,
     Field(discriminator="type"),
 ]
-ExpertPart = Annotated[TextPart | ToolCallPart | ThinkingPart, Field(discriminator="type")]
+ExpertPart = Annotated[TextPart | ToolCallPart | ThinkingPart | ProviderToolPart, Field(discriminator="type")]
 
 
 class InstructionMessage(Wire):
@@ -128,7 +154,7 @@ class UserMessage(Wire):
 
 
 class ExpertMessage(Wire):
-    """What the model answered: thinking, then text, then tool calls."""
+    """What the model answered: thinking, then tools of the provider, then text, then tool calls."""
 
     id: str = ""
     type: Literal["expertMessage"] = "expertMessage"
@@ -143,7 +169,9 @@ class ExpertMessage(Wire):
     @property
     def thinking(self) -> str:
         """All reasoning joined by blank lines."""
-        return "\n\n".join(part.thinking for part in self.contents if isinstance(part, ThinkingPart))
+        thoughts = (part.thinking for part in self.contents if isinstance(part, ThinkingPart))
+        # A part may hold a signature only.
+        return "\n\n".join(thought for thought in thoughts if thought)
 
     @property
     def calls(self) -> tuple[ToolCallPart, ...]:

@@ -128,7 +128,7 @@ class Generation(Wire):
     """The result of one model call."""
 
     contents: tuple[ExpertPart, ...] = ()
-    """Thinking, then text, then calls in the order of `sorted_calls`."""
+    """Thinking, then tools of the provider, then text, then calls in the order of `sorted_calls`."""
     usage: Usage = NO_USAGE
     finish_reason: FinishReason
     model: str | None = None

@@ -10,11 +10,11 @@ from ..core.expert import BASE_SKILL, ProviderName
 from ..core.failures import DefinitionError
 from ..core.ids import parse_expert_key
 from ..core.models import DEFAULT_PROVIDER
+from ..core.profiles.providers import PROVIDERS
 from .document import Issue, KeyPath
 from .hosts import domain_problem, is_private_host
 from .keys import looks_secret
 from .schema import (
-    SETTING_KEYS,
     CustomProviderSkill,
     ExpertTable,
     InteractiveSkillTable,
@@ -34,19 +34,7 @@ _RUNTIME_VERSION = re.compile(rf"v{_NUMBER}\.{_NUMBER}|{_SEMVER}", re.ASCII)
 _NAME = re.compile(r"(@[a-z0-9][a-z0-9_-]*/)?[a-z0-9][a-z0-9_-]*")
 _TAG = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _VARIABLE = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_-]*")
-CREDENTIAL_VARIABLES: dict[ProviderName, tuple[str, ...]] = {
-    "anthropic": ("ANTHROPIC_API_KEY",),
-    "openai": ("OPENAI_API_KEY",),
-    "google": ("GOOGLE_GENERATIVE_AI_API_KEY",),
-    "fireworks": ("FIREWORKS_API_KEY",),
-    "deepseek": ("DEEPSEEK_API_KEY",),
-    "ollama": (),
-    "azure-openai": ("AZURE_API_KEY",),
-    "amazon-bedrock": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
-    "google-vertex": ("GOOGLE_APPLICATION_CREDENTIALS",),
-}
-"""The variables that hold a provider's credentials; they never go through a definition."""
-SECRET_VARIABLES = frozenset(name for names in CREDENTIAL_VARIABLES.values() for name in names) | {
+SECRET_VARIABLES = frozenset(name for profile in PROVIDERS.values() for name in profile.credentials) | {
     "ANTHROPIC_AUTH_TOKEN",
     "PERSTACK_API_KEY",
 }
@@ -114,9 +102,9 @@ def _provider_issues(provider: ProviderTable) -> Iterator[Issue]:
     if setting is None:
         return
     base_url = setting.base_url
-    if base_url is not None and "baseUrl" in SETTING_KEYS[provider.provider_name]:
+    if base_url is not None and "baseUrl" in PROVIDERS[provider.provider_name].setting_keys:
         parts = split_url(base_url)
-        if provider.provider_name != "ollama" and not _is_https(base_url):
+        if not PROVIDERS[provider.provider_name].takes_http and not _is_https(base_url):
             yield Issue((*path, "baseUrl"), "URL must use HTTPS")
         elif parts is not None and (parts.username or parts.password):
             yield Issue(
@@ -136,16 +124,13 @@ def _provider_issues(provider: ProviderTable) -> Iterator[Issue]:
 
 
 def _credential_hint(provider: ProviderName) -> str:
-    names = ", ".join(CREDENTIAL_VARIABLES[provider])
+    names = ", ".join(PROVIDERS[provider].credentials)
     return f"Set {names} in the environment or in an env file." if names else "Use the environment for credentials."
 
 
 def credential_hint(provider: object) -> str:
     """Where a credential belongs instead, for whatever stands as the provider's name."""
-    for name in CREDENTIAL_VARIABLES:
-        if name == provider:
-            return _credential_hint(name)
-    return _credential_hint(DEFAULT_PROVIDER)
+    return _credential_hint(provider if isinstance(provider, str) and provider in PROVIDERS else DEFAULT_PROVIDER)
 
 
 def _expert_issues(key: str, expert: ExpertTable, keys: set[str]) -> Iterator[Issue]:
@@ -186,11 +171,13 @@ def _delegate_issues(path: KeyPath, key: str, delegates: list[str], keys: set[st
 
 def _provider_skill_issues(path: KeyPath, expert: ExpertTable) -> Iterator[Issue]:
     for index, skill in enumerate(expert.provider_skills or []):
-        if isinstance(skill, CustomProviderSkill) and (problem := _json_problem(skill.definition)):
-            yield Issue(
-                (*path, "providerSkills", index, "definition"),
-                f'Invalid JSON in custom skill definition for "{skill.name}": {problem}',
-            )
+        here = (*path, "providerSkills", index, "definition")
+        if not isinstance(skill, CustomProviderSkill):
+            continue
+        if problem := _json_problem(skill.definition):
+            yield Issue(here, f'Invalid JSON in custom skill definition for "{skill.name}": {problem}')
+        elif not isinstance(json.loads(skill.definition), dict):
+            yield Issue(here, f'The custom skill definition for "{skill.name}" must be a JSON object')
 
 
 def _json_problem(text: str) -> str | None:

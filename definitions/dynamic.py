@@ -48,7 +48,7 @@ def _experts(loaded: LoadedConfig, job: RunningJob, root: str | None) -> dict[st
     check_runtime(used, job.runtime_version)
     for definition in used:
         _check_variables(definition, job.allowed_env)
-    refuse_unbuilt(used, None)
+    refuse_unbuilt(used)
     return {definition.key: definition.expert(job.settings) for definition in used}
 
 

@@ -23,6 +23,7 @@ from ..core.ids import parse_expert_key
 from ..core.models import choose_model
 from .document import Document, KeyPath
 from .prices import context_window, max_output_tokens
+from .provider_tools import provider_skills, provider_tools
 from .schema import ExpertTable, InteractiveSkillTable, SkillTable, SseSkillTable, StdioSkillTable
 
 
@@ -77,7 +78,11 @@ class Definition:
                     yield (*self.path, "skills", name, "requiredEnv", index), variable
 
     def expert(self, settings: ModelSettings) -> Expert:
-        """The expert as the runtime sees it."""
+        """The expert as the runtime sees it.
+
+        Raises:
+            DefinitionError: it wants something of its provider that the provider does not have.
+        """
         parsed = parse_expert_key(self.key)
         return Expert(
             key=self.key,
@@ -89,6 +94,8 @@ class Definition:
             delegates=tuple(dict.fromkeys(self.table.delegates)),
             tags=tuple(self.table.tags),
             default_model_tier=self.table.default_model_tier,
+            provider_tools=tuple(provider_tools(self.table, settings.provider, self.document, self.path)),
+            provider_skills=tuple(provider_skills(self.table, settings.provider, self.document, self.path)),
             model=settings.choice(self.table.default_model_tier),
         )
 

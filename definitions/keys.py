@@ -5,14 +5,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from ..core.profiles.providers import PROVIDERS
 from .document import KeyPath, dotted
 from .schema import (
-    SETTING_KEYS,
     SKILL_TABLES,
     BuiltinProviderSkill,
     CustomProviderSkill,
     ExpertTable,
     FileSearchOptions,
+    GoogleMapsOptions,
     InteractiveToolTable,
     PerstackToml,
     ProviderTable,
@@ -132,8 +133,8 @@ def _places(raw: Mapping[str, Any]) -> Iterator[_Place]:
 
 
 def _setting_keys(provider: object) -> frozenset[str]:
-    own = (keys for name, keys in SETTING_KEYS.items() if name == provider)
-    return next(own, SettingTable.known_keys())
+    profile = PROVIDERS.get(provider) if isinstance(provider, str) else None
+    return profile.setting_keys if profile else SettingTable.known_keys()
 
 
 def _expert_places(path: KeyPath, expert: Mapping[str, Any]) -> Iterator[_Place]:
@@ -152,6 +153,7 @@ def _expert_places(path: KeyPath, expert: Mapping[str, Any]) -> Iterator[_Place]
         ("webSearch", WebSearchOptions),
         ("webFetch", WebFetchOptions),
         ("fileSearch", FileSearchOptions),
+        ("googleMaps", GoogleMapsOptions),
     ):
         yield _place((*options_path, key), options.get(key), model)
 

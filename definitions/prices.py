@@ -4,18 +4,9 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from ..core.expert import ProviderName
-from ..core.models import known_context_window, known_max_output_tokens
-
-_PRICE_PROVIDERS: dict[ProviderName, str] = {
-    "anthropic": "anthropic",
-    "openai": "openai",
-    "google": "google",
-    "fireworks": "fireworks",
-    "deepseek": "deepseek",
-    "azure-openai": "azure",
-    "amazon-bedrock": "aws",
-    "google-vertex": "google",
-}
+from ..core.models import known_context_window
+from ..core.profiles.claude import claude_output_limit
+from ..core.profiles.providers import PROVIDERS
 
 
 class PricedModel(NamedTuple):
@@ -29,14 +20,14 @@ class PricedModel(NamedTuple):
 @lru_cache(maxsize=256)
 def priced_model(provider: ProviderName, model: str) -> PricedModel | None:
     """The entry of the bundled price data, or `None` when it does not know the model."""
-    provider_id = _PRICE_PROVIDERS.get(provider)
-    if provider_id is None:
+    profile = PROVIDERS.get(provider)
+    if profile is None or profile.price_id is None:
         return None
     # Importing the data takes 0.6 s, which a run with a common model must not pay.
     from genai_prices.data_snapshot import get_snapshot
 
     try:
-        _, found = get_snapshot().find_provider_model(model, None, provider_id, None)
+        _, found = get_snapshot().find_provider_model(model, None, profile.price_id, None)
     except LookupError:
         return None
     return PricedModel(found.id, found.context_window, bool(found.deprecated))
@@ -53,4 +44,4 @@ def context_window(provider: ProviderName, model: str) -> int | None:
 
 def max_output_tokens(provider: ProviderName, model: str) -> int | None:
     """The most tokens of one answer; `None` but for Claude models, the price data does not have it."""
-    return None if provider == "ollama" else known_max_output_tokens(model)
+    return None if provider == "ollama" else claude_output_limit(model)

@@ -10,18 +10,18 @@ from typing import Any
 from ..core.expert import BASE_SKILL, Expert, McpStdioSkill, ProviderName, ReasoningBudget
 from ..core.failures import DefinitionError, UsageError
 from ..core.ids import parse_expert_key
-from ..core.models import DEFAULT_PROVIDER, PROVIDERS
+from ..core.models import DEFAULT_PROVIDER
+from ..core.profiles.providers import PROVIDERS
 from ..core.run import Limits
 from ..core.tools import BASE_TOOL_NAMES, delegate_tools
 from .checks import SECRET_VARIABLES
-from .document import Document, KeyPath, located_error
+from .document import KeyPath, located_error
 from .environment import DEFAULT_ENV_PATHS, check_required_env, read_env
 from .experts import Definition, ModelSettings
 from .keys import closest
 from .load import LoadedConfig
-from .schema import REASONING_LEVELS, SETTING_KEYS, PerstackToml
-
-BUILT_PROVIDERS: frozenset[ProviderName] = frozenset({"anthropic"})
+from .provider_tools import unused_options
+from .schema import REASONING_LEVELS, PerstackToml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,10 +65,9 @@ def parse_provider(text: str) -> ProviderName:
     Raises:
         UsageError: there is no such provider.
     """
-    for name in PROVIDERS:
-        if name == text:
-            return name
-    meant = closest(text, PROVIDERS)
+    if text in PROVIDERS:
+        return text
+    meant = closest(text, tuple(PROVIDERS))
     raise UsageError(
         f'Unknown provider "{text}"' + (f', did you mean "{meant}"?' if meant else ""),
         code="usage.provider",
@@ -102,9 +101,8 @@ def resolve_job(
     host_env: Mapping[str, str],
     cwd: Path,
     runtime_version: str,
-    replay: bool = False,
 ) -> ResolvedJob:
-    """What running `expert_key` needs; a job replayed from a cassette needs no provider.
+    """What running `expert_key` needs.
 
     Raises:
         UsageError: the expert, an override, an env file or a required variable is wrong or missing.
@@ -114,7 +112,7 @@ def resolve_job(
     used = _used_definitions(loaded, expert_key)
     check_runtime(used, runtime_version)
     settings = _model_settings(toml, overrides)
-    refuse_unbuilt(used, None if replay else settings.provider, provider_at=_provider_place(loaded, settings.provider))
+    refuse_unbuilt(used)
     experts = {definition.key: definition.expert(settings) for definition in used}
     env_paths = _env_paths(toml, overrides, cwd)
     check_required_env(experts.values(), read_env(env_paths, host_env))
@@ -127,7 +125,12 @@ def resolve_job(
         env_paths=env_paths,
         allowed_env=_allowed_env(loaded),
         model_settings=settings,
-        warnings=(*loaded.warnings, *_provider_advice(loaded, settings, used), *_name_advice(used, experts)),
+        warnings=(
+            *loaded.warnings,
+            *_provider_advice(loaded, settings, used),
+            *_option_advice(used, settings.provider),
+            *_name_advice(used, experts),
+        ),
     )
 
 
@@ -191,23 +194,12 @@ def _is_pinned(key: str) -> bool:
     return parsed is not None and bool(parsed.version or parsed.tag)
 
 
-def refuse_unbuilt(
-    experts_used: Sequence[Definition],
-    provider: ProviderName | None,
-    *,
-    provider_at: tuple[Document, KeyPath] | None = None,
-) -> None:
-    """Refuses a valid definition that needs what this version does not have; `None` skips the provider.
+def refuse_unbuilt(experts_used: Sequence[Definition]) -> None:
+    """Refuses a valid definition that needs what this version does not have.
 
     Raises:
         DefinitionError: naming file, line and key.
     """
-    if provider is not None and provider not in BUILT_PROVIDERS:
-        message = f"Provider {provider} is not built yet"
-        hint = f"Use {', '.join(sorted(BUILT_PROVIDERS))}."
-        if provider_at is None:
-            raise DefinitionError(f"{message} (--provider)", code="definition.not_built", hint=hint)
-        raise located_error(*provider_at, message, code="definition.not_built", hint=hint)
     keys = {definition.key for definition in experts_used}
     for definition in experts_used:
         for path, message in _unbuilt(definition, keys):
@@ -225,12 +217,6 @@ def _unbuilt(definition: Definition, keys: set[str]) -> Iterator[tuple[KeyPath, 
     for name, skill in (table.skills or {}).items():
         if name != BASE_SKILL:
             yield (*path, "skills", name), f"Skill {name} cannot be used: {skill.type} is not built yet"
-    if table.provider_tools:
-        yield (*path, "providerTools"), "providerTools is not built yet"
-    if table.provider_skills:
-        yield (*path, "providerSkills"), "providerSkills is not built yet"
-    if table.provider_tool_options is not None:
-        yield (*path, "providerToolOptions"), "providerToolOptions is not built yet"
     for index, delegate in enumerate(table.delegates):
         if delegate not in keys and _is_pinned(delegate):
             yield (*path, "delegates", index), f"Delegate {delegate} not found, and the registry is not built yet"
@@ -274,18 +260,12 @@ def _model_settings(toml: PerstackToml, overrides: Overrides) -> ModelSettings:
     )
 
 
-def _provider_place(loaded: LoadedConfig, provider: ProviderName) -> tuple[Document, KeyPath] | None:
-    table = loaded.toml.provider
-    is_configured = table is not None and table.provider_name == provider
-    return (loaded.document, ("provider", "providerName")) if is_configured else None
-
-
 def _provider_setting(toml: PerstackToml, provider: ProviderName) -> dict[str, Any]:
     table = toml.provider
     if table is None or table.setting is None or table.provider_name != provider:
         return {}
     setting = table.setting.model_dump(by_alias=True, exclude_none=True)
-    return {key: value for key, value in setting.items() if key in SETTING_KEYS[provider]}
+    return {key: value for key, value in setting.items() if key in PROVIDERS[provider].setting_keys}
 
 
 def _limits(toml: PerstackToml, overrides: Overrides) -> Limits:
@@ -328,6 +308,13 @@ def _provider_advice(loaded: LoadedConfig, settings: ModelSettings, used: Sequen
     if settings.model and not settings.model_override and uses_model:
         where = loaded.document.where(("model",))
         yield f"{where}: `model` was written for {configured}; give --model when {settings.provider} has another name"
+
+
+def _option_advice(used: Sequence[Definition], provider: ProviderName) -> Iterator[str]:
+    for definition in used:
+        for option in unused_options(definition.table, provider):
+            where = definition.document.where((*definition.path, "providerToolOptions"))
+            yield f"{where}: providerToolOptions.{option} is not used: no tool of {provider} here takes it"
 
 
 def _base_tools(expert: Expert) -> set[str]:

@@ -8,6 +8,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
 from ..core.expert import ProviderName, ReasoningBudget, Tier
+from ..core.profiles.providers import PROVIDERS
 from .document import Issue, KeyPath
 
 REASONING_LEVELS = ("none", "minimal", "low", "medium", "high")
@@ -32,13 +33,19 @@ def _reasoning(value: object) -> object:
     raise ValueError(f"must be one of {', '.join(REASONING_LEVELS)} or a whole number of tokens")
 
 
+def _provider(value: object) -> object:
+    if isinstance(value, str) and value not in PROVIDERS:
+        raise ValueError(f"must be one of {', '.join(map(repr, PROVIDERS))}, not {value!r}")
+    return value
+
+
 Reasoning = Annotated[ReasoningBudget, BeforeValidator(_reasoning)]
 Text = Annotated[str, Field(min_length=1)]
 Description = Annotated[str, Field(min_length=1, max_length=MAX_DESCRIPTION)]
 
 
 class SettingTable(Table):
-    """`[provider.setting]`: the keys of all providers; `SETTING_KEYS` says which belong to whom."""
+    """`[provider.setting]`: the keys of all providers; each provider's profile says which it reads."""
 
     base_url: Text | None = None
     headers: dict[str, str] | None = None
@@ -52,24 +59,10 @@ class SettingTable(Table):
     location: str | None = None
 
 
-_COMMON = frozenset({"baseUrl", "headers"})
-SETTING_KEYS: Mapping[ProviderName, frozenset[str]] = {
-    "anthropic": _COMMON,
-    "openai": _COMMON | {"organization", "project", "name"},
-    "google": _COMMON,
-    "fireworks": _COMMON,
-    "deepseek": _COMMON,
-    "ollama": _COMMON,
-    "azure-openai": _COMMON | {"resourceName", "apiVersion", "useDeploymentBasedUrls"},
-    "amazon-bedrock": frozenset({"region"}),
-    "google-vertex": _COMMON | {"project", "location"},
-}
-
-
 class ProviderTable(Table):
     """`[provider]`."""
 
-    provider_name: ProviderName
+    provider_name: Annotated[ProviderName, BeforeValidator(_provider)]
     setting: SettingTable | None = None
 
 
@@ -163,12 +156,19 @@ class FileSearchOptions(Table):
     max_num_results: Positive | None = None
 
 
+class GoogleMapsOptions(Table):
+    """`providerToolOptions.googleMaps`; `retrievalConfig` is passed on as it is."""
+
+    retrieval_config: dict[str, Any] | None = None
+
+
 class ProviderToolOptions(Table):
     """`providerToolOptions`."""
 
     web_search: WebSearchOptions | None = None
     web_fetch: WebFetchOptions | None = None
     file_search: FileSearchOptions | None = None
+    google_maps: GoogleMapsOptions | None = None
 
 
 class ExpertTable(Table):

@@ -8,13 +8,15 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
 from perstack.activities.providers.failures import ProviderErrorKind  # noqa: TID251
 from perstack.cli.app import app  # noqa: TID251
 from perstack.core import events  # noqa: TID251
+from perstack.core.models import TIER_ORDER  # noqa: TID251
+from perstack.core.profiles.providers import CHECKED_ON, PROVIDERS  # noqa: TID251
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -81,6 +83,7 @@ CODES: Mapping[str, str] = {
     "definition.env_not_allowed": "A definition made while a job runs requires a variable it may not have.",
     "definition.invalid": "The file breaks a rule; every broken rule is listed with line and key.",
     "definition.not_built": "The definition is valid but needs what this release does not have.",
+    "definition.provider_tool": "The expert wants a tool or skill of its provider that the provider does not have.",
     "definition.runtime_version": "The expert needs a newer Perstack (`minRuntimeVersion`).",
     "definition.scope": "The delegation crosses a scope; the message names both keys and the rule.",
     "definition.syntax": "The file is not TOML.",
@@ -137,6 +140,14 @@ CODES: Mapping[str, str] = {
     "workspace.unwritable": "The worker cannot write the workspace.",
 }
 """What each stable code means; the generated table fails to be written when the code and this differ."""
+
+APIS: Mapping[str, str] = {
+    "messages": "Anthropic Messages",
+    "responses": "OpenAI Responses",
+    "chat": "Chat Completions",
+    "gemini": "Gemini",
+    "converse": "Bedrock Converse",
+}
 
 NAMES: Mapping[str, str] = {
     "EmptyAnswer": "The answer held neither text nor a tool call; the model is told.",
@@ -228,7 +239,88 @@ def _is_code(text: str) -> bool:
     return bool(re.fullmatch(r"[a-z]+\.[a-z_]+", text)) and text != "perstack.toml"
 
 
+def provider_tables() -> str:
+    """The providers' entries as tables: abilities, tools, variables, models."""
+    return "\n".join([*_abilities(), *_provider_tools(), *_variables(), *_tiers()])
+
+
+def _abilities() -> Iterator[str]:
+    media = "images | PDF | text files | images in results | PDF in results"
+    yield f"| provider | API | reasoning | caching | parallel calls | {media} |"
+    yield "|---|---|---|---|---|---|---|---|---|---|"
+    for name, profile in PROVIDERS.items():
+        media = profile.media
+        cells = [
+            f"`{name}`",
+            APIS[profile.api],
+            profile.reasoning or "not sent",
+            profile.caching,
+            _yes(profile.parallel_tools),
+            _with_url("image" in media, "image-url" in media),
+            _with_url("pdf" in media, "pdf-url" in media),
+            _with_url("text-file" in media, "text-file-url" in media),
+            _yes("result-image" in media),
+            _yes("result-pdf" in media),
+        ]
+        yield f"| {' | '.join(cells)} |"
+    for name, profile in PROVIDERS.items():
+        for sentence in profile.limits:
+            yield f"\n`{name}`: {sentence}"
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "**no**"
+
+
+def _with_url(inline: bool, url: bool) -> str:
+    return ("yes, also by URL" if url else "yes") if inline else ("by URL only" if url else "**no**")
+
+
+def _provider_tools() -> Iterator[str]:
+    yield "\n## Tools of the providers\n"
+    yield "Listed in `providerTools`, run by the provider while it answers; their results are kept in the conversation."
+    yield "\n| provider | tool | name for the model | options sent |\n|---|---|---|---|"
+    for name, profile in PROVIDERS.items():
+        for key, tool in profile.provider_tools.items():
+            options = ", ".join(f"`{one}`" + (" (required)" if one in tool.required else "") for one in tool.options)
+            yield f"| `{name}` | `{key}` | `{tool.wire_name}` | {options} |"
+    without = ", ".join(f"`{name}`" for name, profile in PROVIDERS.items() if not profile.provider_tools)
+    skills = ", ".join(f"`{name}`" for name, profile in PROVIDERS.items() if profile.takes_provider_skills)
+    yield f"\nNo tools of their own: {without}. `providerSkills`: {skills} only."
+
+
+def _variables() -> Iterator[str]:
+    yield "\n## Variables\n"
+    yield "From the environment or an env file; a key of `[provider.setting]` goes before its variable. Calls of every"
+    yield "provider go through `PERSTACK_PROXY_URL` where it is set."
+    yield "\n| provider | must be set | may be set | address | `[provider.setting]` |\n|---|---|---|---|---|"
+    for name, profile in PROVIDERS.items():
+        optional = (*(one for one in profile.credentials if one not in profile.required_env), *profile.optional_env)
+        address = [f"`{profile.base_url_env}`", *([f"default `{profile.base_url}`"] if profile.base_url else [])]
+        cells = (
+            _codes_of(profile.required_env),
+            _codes_of(optional),
+            ", ".join(address),
+            _codes_of(sorted(profile.setting_keys)),
+        )
+        yield f"| `{name}` | {' | '.join(cells)} |"
+
+
+def _codes_of(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names) or "–"
+
+
+def _tiers() -> Iterator[str]:
+    yield "\n## Models of the tiers\n"
+    yield f"Checked on {CHECKED_ON}. An empty tier falls to the next lower, then the next higher one."
+    yield "\n| provider | low | middle | high |\n|---|---|---|---|"
+    for name, profile in PROVIDERS.items():
+        models = (profile.tiers.get(tier) for tier in TIER_ORDER)
+        yield f"| `{name}` | {' | '.join(f'`{one.model}`' if one else '–' for one in models)} |"
+
+
 SECTIONS = {
+    "providers.md": provider_tables,
     "reference/cli.md": cli_reference,
     "reference/events.md": event_tables,
     "reference/errors.md": code_table,

@@ -9,7 +9,7 @@ from perstack.client.binary import find_binary
 from perstack.client.embedded import stop_server
 from perstack.client.locations import DataFolder
 from support.cli import Cli, command_env
-from support.messages_server import Answer, MessagesServer, Request
+from support.model_server import Answer, ModelServer, Request
 
 
 @pytest.fixture(scope="session")
@@ -45,17 +45,17 @@ def cli(cli_env: dict[str, str], tmp_path: Path) -> Cli:
 
 
 @pytest.fixture
-async def model() -> AsyncIterator[MessagesServer]:
+async def model() -> AsyncIterator[ModelServer]:
     """A Messages API server without a script; a test gives it one."""
 
     def no_script(request: Request) -> Answer:
         raise AssertionError(f"no script for {request.first_user_text!r}")
 
-    async with MessagesServer(no_script) as server:
+    async with ModelServer(no_script) as server:
         yield server
 
 
 @pytest.fixture
-def model_env(model: MessagesServer) -> dict[str, str]:
+def model_env(model: ModelServer) -> dict[str, str]:
     """What makes the program talk to the scripted model."""
     return {"ANTHROPIC_API_KEY": "sk-ant-test-key-0123456789", "ANTHROPIC_BASE_URL": model.url}

@@ -57,6 +57,7 @@ _SAYS: Mapping[ProviderErrorKind, str] = MappingProxyType(
         "proxy": "could not be reached through the proxy",
     }
 )
+_REQUEST_IDS = ("request-id", "x-request-id", "apim-request-id", "x-amzn-requestid", "x-goog-request-id")
 _WORDS_OF_RATE = ("rate limit", "too many requests")
 _WORDS_OF_LOAD = ("timeout", "timed out", "service unavailable", "overloaded")
 _SECRET_SHAPES = re.compile(r"\b[sp]k-[A-Za-z0-9_-]{8,}|(?i:bearer)\s+[A-Za-z0-9._~+/=-]{8,}|(?<=://)[^/@\s]+@")
@@ -117,8 +118,10 @@ def answered_error(
     headers: Mapping[str, str] = MappingProxyType({}),
     secrets: Iterable[str] = (),
     hint: str | None = None,
+    retry_after: float | None = None,
 ) -> ProviderError:
     """The error of a provider that answered with one: its own words, its wish about repeating, no secrets."""
+    request_id = next((headers[name] for name in _REQUEST_IDS if name in headers), None)
     told = {"true": True, "false": False}.get(headers.get("x-should-retry", ""))
     status = f" ({status_code})" if status_code is not None else ""
     words = scrubbed(text, secrets).strip()
@@ -127,9 +130,9 @@ def answered_error(
         f"{provider} {_SAYS[kind]}{status}{': ' + words if words else ''}",
         is_retryable=told,
         status_code=status_code,
-        retry_after_seconds=retry_after_seconds(headers),
+        retry_after_seconds=retry_after_seconds(headers) if retry_after is None else _bounded(retry_after),
         hint=hint,
-        details={"requestId": headers["request-id"]} if "request-id" in headers else None,
+        details={"requestId": request_id} if request_id else None,
     )
 
 
@@ -139,9 +142,11 @@ def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
         wanted = float(headers["retry-after-ms"]) / 1000
     except (KeyError, ValueError):
         wanted = _seconds(headers.get("retry-after", ""))
-    if wanted is None or not math.isfinite(wanted):
-        return None
-    return min(max(wanted, 0.0), MAX_RETRY_AFTER_SECONDS)
+    return None if wanted is None else _bounded(wanted)
+
+
+def _bounded(seconds: float) -> float | None:
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER_SECONDS) if math.isfinite(seconds) else None
 
 
 def _seconds(text: str) -> float | None:

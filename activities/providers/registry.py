@@ -5,33 +5,18 @@ import hashlib
 import importlib
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 from pydantic_core import to_json
 
 from ...core.expert import ProviderName
 from ...core.failures import CredentialError, DefinitionError
+from ...core.profiles.provider import ProviderProfile
+from ...core.profiles.providers import PROVIDERS
 from .base import Provider
 
 PROXY_VARIABLE = "PERSTACK_PROXY_URL"
-Factory = Callable[[Mapping[str, str], Mapping[str, Any]], Provider]
-
-
-@dataclass(frozen=True, slots=True)
-class _Family:
-    """What is known of a provider without importing its SDK."""
-
-    module: str
-    """A module of this package with a `create_provider(env, setting)`."""
-    required: tuple[str, ...]
-    optional: tuple[str, ...] = ()
-
-
-_FAMILIES: Mapping[str, _Family] = MappingProxyType(
-    {"anthropic": _Family("anthropic", ("ANTHROPIC_API_KEY",), ("ANTHROPIC_BASE_URL",))}
-)
+Factory = Callable[[ProviderName, Mapping[str, str], Mapping[str, Any]], Provider]
 
 
 def require_credentials(provider: ProviderName, env: Mapping[str, str], setting: Mapping[str, Any]) -> None:
@@ -41,19 +26,36 @@ def require_credentials(provider: ProviderName, env: Mapping[str, str], setting:
         CredentialError: a variable is not set, or holds what no header can carry.
         DefinitionError: this release does not speak to `provider`.
     """
-    del setting  # no provider of this release takes a required value from it
-    for name in _family(provider).required:
+    profile = _profile(provider)
+    for name in profile.required_env:
+        _require(name, env)
+    for name in profile.credentials:
         value = env.get(name, "").strip()
-        if not value:
-            raise CredentialError(f"{name} is not set", hint=f"Set it in the environment or in an env file: {name}=…")
         if not (value.isascii() and value.isprintable()):
             raise CredentialError(f"{name} holds characters that cannot be sent in a header")
+    match provider:
+        case "azure-openai":
+            if not (setting.get("resourceName") or setting.get("baseUrl") or env.get("AZURE_BASE_URL", "").strip()):
+                _require("AZURE_RESOURCE_NAME", env, "resourceName")
+        case "amazon-bedrock":
+            if not (setting.get("region") or env.get("AWS_DEFAULT_REGION", "").strip()):
+                _require("AWS_REGION", env, "region")
+        case _:
+            pass
+
+
+def _require(name: str, env: Mapping[str, str], setting: str = "") -> None:
+    if not env.get(name, "").strip():
+        hint = f"Set it in the environment or in an env file: {name}=…"
+        if setting:
+            hint = f"{hint} Or set `{setting}` in [provider.setting]."
+        raise CredentialError(f"{name} is not set", hint=hint)
 
 
 def warm_up(provider: ProviderName) -> None:
     """Start importing the SDK in the background: it takes about a second, best spent waiting for something else."""
-    name = _module(_family(provider))
-    threading.Thread(target=importlib.import_module, args=(name, __package__), daemon=True).start()
+    module = _module(_profile(provider))
+    threading.Thread(target=importlib.import_module, args=(module, __package__), daemon=True).start()
 
 
 class ProviderRegistry:
@@ -69,13 +71,13 @@ class ProviderRegistry:
             CredentialError: a required variable is missing.
             DefinitionError: this release does not speak to the provider.
         """
-        family = _family(name)
+        profile = _profile(name)
         require_credentials(name, env, setting)
-        key = _fingerprint(name, family, env, setting)
+        key = _fingerprint(name, profile, env, setting)
         if key not in self._providers:
-            module = importlib.import_module(_module(family), __package__)
+            module = importlib.import_module(_module(profile), __package__)
             create: Factory = module.create_provider
-            self._providers[key] = create(env, setting)
+            self._providers[key] = create(name, env, setting)
         return self._providers[key]
 
     async def close(self) -> None:
@@ -85,23 +87,24 @@ class ProviderRegistry:
         await asyncio.gather(*(provider.close() for provider in providers))
 
 
-def _family(provider: ProviderName) -> _Family:
-    family = _FAMILIES.get(provider)
-    if family is None:
-        known = ", ".join(f"`{name}`" for name in _FAMILIES)
+def _profile(provider: ProviderName) -> ProviderProfile:
+    profile = PROVIDERS.get(provider)
+    if profile is None:
+        known = ", ".join(f"`{name}`" for name in PROVIDERS)
         raise DefinitionError(
             f"Provider `{provider}` is not supported by this release",
             code="definition.unsupported_provider",
             hint=f"Supported: {known}.",
         )
-    return family
+    return profile
 
 
-def _module(family: _Family) -> str:
-    return f".{family.module}"
+def _module(profile: ProviderProfile) -> str:
+    return f".{profile.module}"
 
 
-def _fingerprint(name: str, family: _Family, env: Mapping[str, str], setting: Mapping[str, Any]) -> str:
+def _fingerprint(name: str, profile: ProviderProfile, env: Mapping[str, str], setting: Mapping[str, Any]) -> str:
     """Identifies a configuration without holding its secrets."""
-    values = {variable: env.get(variable) for variable in (*family.required, *family.optional, PROXY_VARIABLE)}
+    variables = (*profile.credentials, *profile.required_env, *profile.optional_env, profile.base_url_env)
+    values = {variable: env.get(variable) for variable in (*variables, PROXY_VARIABLE) if variable}
     return hashlib.sha256(to_json([name, values, sorted(setting.items())])).hexdigest()

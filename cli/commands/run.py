@@ -90,7 +90,6 @@ def prepare(options: RunOptions) -> PreparedRun:
         host_env=os.environ,
         cwd=workspace,
         runtime_version=RUNTIME_LEVEL,
-        replay=cassette is not None,
     )
     for warning in (*job.warnings, *_env_advice(options.env_paths, job.env_paths)):
         warn(warning)

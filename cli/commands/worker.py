@@ -2,6 +2,7 @@
 
 from typing import NoReturn
 
+from ...core.models import DEFAULT_PROVIDER
 from ..diagnostics import ExitCode, say
 from ..lifecycle import Interruption, run_command
 
@@ -13,12 +14,11 @@ def worker(task_queue: str, *, address: str | None, grace_seconds: int) -> NoRet
         from datetime import timedelta
 
         from ...activities.providers.registry import warm_up
-        from ...definitions.resolve import BUILT_PROVIDERS
         from ...worker import WorkerPlan, working
         from ..job import connected
 
-        for provider in sorted(BUILT_PROVIDERS):
-            warm_up(provider)
+        # The default; another one's SDK is imported at the first call that needs it.
+        warm_up(DEFAULT_PROVIDER)
         interruption = Interruption()
         interruption.install()
         plan = WorkerPlan(task_queue, is_pool=True, grace=timedelta(seconds=grace_seconds))

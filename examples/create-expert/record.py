@@ -5,6 +5,7 @@ For developers only, after a change of the built-in expert or of what the model 
 """
 
 import asyncio
+import importlib
 import importlib.util
 import json
 import os
@@ -39,7 +40,8 @@ def load(path: Path) -> ModuleType:
 
 
 answers: Any = load(HERE / "answers.py")
-messages: Any = load(REPOSITORY / "tests/support/messages_server.py")
+sys.path.insert(0, str(REPOSITORY / "tests"))
+model_server: Any = importlib.import_module("support.model_server")
 
 
 class Model:
@@ -60,11 +62,11 @@ class Model:
         # Named here, so that recording again changes nothing but what has changed.
         place = f"{list(answers.CONVERSATIONS).index(opening)}_{self._begun[opening]}_{request.turn}"
         calls = tuple(
-            messages.Call(name=call.name, args=call.args, id=f"toolu_{place}_{index}")
+            model_server.Call(name=call.name, args=call.args, id=f"toolu_{place}_{index}")
             for index, call in enumerate(turn.calls)
         )
         usage = self._usage(request, turn)
-        return messages.Answer(text=turn.text, thinking=turn.thinking, calls=calls, usage=usage)
+        return model_server.Answer(text=turn.text, thinking=turn.thinking, calls=calls, usage=usage)
 
     def _usage(self, request: Any, turn: Any) -> dict[str, int]:
         """Tokens as the real API counts them: what was sent before is cached unless the tools have changed."""
@@ -88,7 +90,7 @@ def _tokens(*texts: str) -> int:
 async def record() -> int:
     """Run the job, keep its recording."""
     with tempfile.TemporaryDirectory(prefix="perstack-record-") as folder:
-        async with messages.MessagesServer(Model()) as server:
+        async with model_server.ModelServer(Model()) as server:
             code, said = await run_job(folder, server.url)
     found = re.search(r"job ([a-z0-9]+) ", said)
     if code or found is None:

@@ -13,7 +13,7 @@ import pytest
 from perstack.client.embedded import stop_server
 from perstack.client.locations import DataFolder
 from support.cli import Cli, Result
-from support.messages_server import Answer, Call, MessagesServer, Request, Script
+from support.model_server import Answer, Call, ModelServer, Request, Script
 
 SOLO = """
 [experts.solo]
@@ -102,9 +102,16 @@ BAD: dict[str, Bad] = {
     ),
     "another provider in the definition": Bad(
         toml='[provider]\nproviderName = "openai"\n' + SOLO,
-        says=("openai is not built yet", "provider.providerName", "perstack.toml:2"),
+        code=4,
+        says=("OPENAI_API_KEY is not set",),
     ),
-    "another provider": Bad(args=run("--provider", "openai"), says=("openai is not built yet", "--provider")),
+    "another provider": Bad(
+        args=run("--provider", "google"), code=4, says=("GOOGLE_GENERATIVE_AI_API_KEY is not set",)
+    ),
+    "unknown provider tool": Bad(
+        toml=SOLO + 'providerTools = ["webSerch"]\n',
+        says=("anthropic has no provider tool webSerch", 'Did you mean "webSearch"', "experts.solo.providerTools[0]"),
+    ),
     "unknown provider": Bad(args=run("--provider", "antropic"), says=('did you mean "anthropic"?', "google-vertex")),
     "no API key": Bad(env={"ANTHROPIC_API_KEY": ""}, code=4, says=("ANTHROPIC_API_KEY is not set",)),
     "unsendable API key": Bad(env={"ANTHROPIC_API_KEY": "sk\n1"}, code=4, says=("ANTHROPIC_API_KEY holds",)),
@@ -177,7 +184,7 @@ def said(result: Result, bad_code: int, *fragments: str) -> None:
 @pytest.mark.requirement("definition.scoping")
 @pytest.mark.parametrize("name", BAD)
 async def test_a_call_that_cannot_work_is_refused_before_anything_starts(
-    name: str, cli: Cli, model: MessagesServer, model_env: dict[str, str], tmp_path: Path
+    name: str, cli: Cli, model: ModelServer, model_env: dict[str, str], tmp_path: Path
 ) -> None:
     bad = BAD[name]
     data = tmp_path / "data"
@@ -193,7 +200,7 @@ async def test_a_call_that_cannot_work_is_refused_before_anything_starts(
 
 
 async def test_an_unknown_key_is_a_warning_and_the_run_goes_on(
-    cli: Cli, model: MessagesServer, model_env: dict[str, str]
+    cli: Cli, model: ModelServer, model_env: dict[str, str]
 ) -> None:
     cli.write("perstack.toml", SOLO + 'flavour = "vanilla"\n')
     model.script = says("done")
@@ -206,7 +213,7 @@ async def test_an_unknown_key_is_a_warning_and_the_run_goes_on(
 
 @pytest.mark.parametrize("folder", ["/proc", "/sys"])
 async def test_a_workspace_that_cannot_be_written_is_refused_before_anything_starts(
-    folder: str, cli: Cli, model: MessagesServer, model_env: dict[str, str], tmp_path: Path
+    folder: str, cli: Cli, model: ModelServer, model_env: dict[str, str], tmp_path: Path
 ) -> None:
     config = cli.write("perstack.toml", SOLO)
     data = tmp_path / "data"
@@ -225,7 +232,7 @@ async def test_a_workspace_that_is_gone_is_said(cli: Cli, model_env: dict[str, s
 
 @pytest.mark.parametrize("command", [("run", "solo", "go"), ("resume", "job"), ("log", "--job", "job"), ("dev",)])
 async def test_a_data_folder_that_cannot_be_made_is_refused(
-    command: tuple[str, ...], cli: Cli, model: MessagesServer, model_env: dict[str, str]
+    command: tuple[str, ...], cli: Cli, model: ModelServer, model_env: dict[str, str]
 ) -> None:
     cli.write("perstack.toml", SOLO)
     data = cli.write("file", "content") / "data"
@@ -252,7 +259,7 @@ def reads_a_big_file(request: Request) -> Answer:
 
 
 async def test_a_payload_storage_that_breaks_is_said_and_loses_nothing(
-    cli: Cli, model: MessagesServer, model_env: dict[str, str], own_data: DataFolder
+    cli: Cli, model: ModelServer, model_env: dict[str, str], own_data: DataFolder
 ) -> None:
     cli.write("perstack.toml", SOLO)
     cli.write("big.txt", "line\n" * 40_000)
@@ -282,7 +289,7 @@ async def test_a_job_that_is_not_there_is_said(job: str, cli: Cli) -> None:
     said(logged, 2, job)
 
 
-async def test_a_delegates_run_is_no_job_to_resume(cli: Cli, model: MessagesServer, model_env: dict[str, str]) -> None:
+async def test_a_delegates_run_is_no_job_to_resume(cli: Cli, model: ModelServer, model_env: dict[str, str]) -> None:
     cli.write("perstack.toml", TEAM.format(delegate="@team/one"))
 
     def script(request: Request) -> Answer:
@@ -306,7 +313,7 @@ async def test_a_delegates_run_is_no_job_to_resume(cli: Cli, model: MessagesServ
 
 
 async def test_a_pool_without_a_worker_is_said_and_nothing_is_started(
-    cli: Cli, model: MessagesServer, model_env: dict[str, str]
+    cli: Cli, model: ModelServer, model_env: dict[str, str]
 ) -> None:
     cli.write("perstack.toml", SOLO)
     args = ("run", "solo", "go", "--task-queue", "nobody", "--job-id", "forthepool")
@@ -317,7 +324,7 @@ async def test_a_pool_without_a_worker_is_said_and_nothing_is_started(
 
 
 async def test_a_namespace_that_is_not_there_is_said(
-    cli: Cli, model: MessagesServer, model_env: dict[str, str], server_data: DataFolder
+    cli: Cli, model: ModelServer, model_env: dict[str, str], server_data: DataFolder
 ) -> None:
     cli.write("perstack.toml", SOLO)
     await cli.run("log", "--job", "starts-the-server")
@@ -329,7 +336,7 @@ async def test_a_namespace_that_is_not_there_is_said(
 
 
 async def test_a_job_id_that_exists_is_followed_for_the_same_query_and_refused_for_another(
-    cli: Cli, model: MessagesServer, model_env: dict[str, str]
+    cli: Cli, model: ModelServer, model_env: dict[str, str]
 ) -> None:
     cli.write("perstack.toml", SOLO)
     model.script = says("once")
@@ -346,7 +353,7 @@ async def test_a_job_id_that_exists_is_followed_for_the_same_query_and_refused_f
 
 
 async def test_a_reader_that_goes_away_early_ends_nothing(
-    cli: Cli, model: MessagesServer, model_env: dict[str, str]
+    cli: Cli, model: ModelServer, model_env: dict[str, str]
 ) -> None:
     cli.write("perstack.toml", SOLO)
     model.script = says("word " * 60_000)
@@ -361,7 +368,7 @@ async def test_a_reader_that_goes_away_early_ends_nothing(
 
 
 async def test_an_output_that_is_full_is_said_and_the_job_is_parked(
-    cli: Cli, model: MessagesServer, model_env: dict[str, str]
+    cli: Cli, model: ModelServer, model_env: dict[str, str]
 ) -> None:
     cli.write("perstack.toml", SOLO)
     model.script = says("done")

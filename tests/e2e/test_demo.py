@@ -14,7 +14,7 @@ import pytest
 from perstack.client.locations import DataFolder
 from perstack.definitions.load import load_config
 from support.cli import Cli, Result, command_env
-from support.messages_server import Answer, MessagesServer, Request
+from support.model_server import Answer, ModelServer, Request
 from support.teams import PARALLEL_TEAM, parallel_team, who
 
 # The job is played once; a second test process would play it again.
@@ -164,7 +164,7 @@ def two_answers_last(request: Request) -> Answer:
 
 
 async def test_parallel_delegates_get_their_answers_by_place_and_not_by_order(
-    cli: Cli, model: MessagesServer, model_env: dict[str, str]
+    cli: Cli, model: ModelServer, model_env: dict[str, str]
 ) -> None:
     cli.write("perstack.toml", PARALLEL_TEAM)
     model.script = two_answers_last

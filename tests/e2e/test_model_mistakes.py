@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 from perstack.client.locations import DataFolder
 from support.cli import Cli, Result
-from support.messages_server import Answer, Call, MessagesServer, Request, Script
+from support.model_server import Answer, Call, ModelServer, Request, Script
 from support.teams import who
 from temporalio.client import Client
 
@@ -98,7 +98,7 @@ async def history_size(data: DataFolder, job: str) -> int:
 
 
 async def test_text_of_three_megabytes_is_cut_with_its_head_and_tail_kept(
-    cli: Cli, model: MessagesServer, model_env: dict[str, str], server_data: DataFolder
+    cli: Cli, model: ModelServer, model_env: dict[str, str], server_data: DataFolder
 ) -> None:
     cli.write("perstack.toml", SOLO)
     cli.write("big.txt", "head\n" + "x" * (MEBIBYTES_3 - 10) + "\ntail\n")
@@ -136,7 +136,7 @@ def images(request: Request) -> list[bytes]:
 @pytest.mark.requirement("context.messages")
 @pytest.mark.requirement("ours.linear-history")
 async def test_an_image_of_three_megabytes_reaches_the_model_and_not_the_history(
-    cli: Cli, model: MessagesServer, model_env: dict[str, str], server_data: DataFolder
+    cli: Cli, model: ModelServer, model_env: dict[str, str], server_data: DataFolder
 ) -> None:
     cli.write("perstack.toml", SOLO)
     (cli.workspace / "big.png").write_bytes(PNG)
@@ -152,7 +152,7 @@ async def test_an_image_of_three_megabytes_reaches_the_model_and_not_the_history
 
 
 async def test_an_image_of_three_megabytes_given_with_the_query_reaches_the_model_and_not_the_history(
-    cli: Cli, model: MessagesServer, model_env: dict[str, str], server_data: DataFolder
+    cli: Cli, model: ModelServer, model_env: dict[str, str], server_data: DataFolder
 ) -> None:
     cli.write("perstack.toml", SOLO)
     (cli.workspace / "big.png").write_bytes(PNG)
@@ -169,7 +169,7 @@ async def test_an_image_of_three_megabytes_given_with_the_query_reaches_the_mode
 
 
 async def test_an_empty_answer_is_told_to_the_model_and_the_run_goes_on(
-    cli: Cli, model: MessagesServer, model_env: dict[str, str]
+    cli: Cli, model: ModelServer, model_env: dict[str, str]
 ) -> None:
     cli.write("perstack.toml", SOLO)
 
@@ -193,7 +193,7 @@ async def test_an_empty_answer_is_told_to_the_model_and_the_run_goes_on(
 
 
 async def test_a_model_that_never_says_anything_ends_the_run_after_its_retries(
-    cli: Cli, model: MessagesServer, model_env: dict[str, str]
+    cli: Cli, model: ModelServer, model_env: dict[str, str]
 ) -> None:
     cli.write("perstack.toml", SOLO)
     model.script = in_turn(Answer())
@@ -210,7 +210,7 @@ async def test_a_model_that_never_says_anything_ends_the_run_after_its_retries(
 
 @pytest.mark.parametrize("has_calls", [False, True], ids=["text", "calls"])
 async def test_an_answer_cut_by_length_is_told_to_the_model_and_none_of_its_calls_runs(
-    has_calls: bool, cli: Cli, model: MessagesServer, model_env: dict[str, str]
+    has_calls: bool, cli: Cli, model: ModelServer, model_env: dict[str, str]
 ) -> None:
     cli.write("perstack.toml", SOLO)
     write = Call(name="writeTextFile", args={"path": "never.txt", "text": "x"})
@@ -231,7 +231,7 @@ async def test_an_answer_cut_by_length_is_told_to_the_model_and_none_of_its_call
 
 
 async def test_calls_that_cannot_run_are_results_the_model_reads(
-    cli: Cli, model: MessagesServer, model_env: dict[str, str]
+    cli: Cli, model: ModelServer, model_env: dict[str, str]
 ) -> None:
     cli.write("perstack.toml", PAIR)
     wrong = (
@@ -278,7 +278,7 @@ async def test_calls_that_cannot_run_are_results_the_model_reads(
 
 
 async def test_a_delegate_that_fails_is_a_text_to_its_caller(
-    cli: Cli, model: MessagesServer, model_env: dict[str, str]
+    cli: Cli, model: ModelServer, model_env: dict[str, str]
 ) -> None:
     cli.write("perstack.toml", PAIR)
     model.script = by_expert(
@@ -300,7 +300,7 @@ async def test_a_delegate_that_fails_is_a_text_to_its_caller(
 
 
 async def test_a_delegate_at_its_step_limit_is_a_text_to_its_caller(
-    cli: Cli, model: MessagesServer, model_env: dict[str, str]
+    cli: Cli, model: ModelServer, model_env: dict[str, str]
 ) -> None:
     cli.write("perstack.toml", PAIR)
     model.script = by_expert(
@@ -318,7 +318,7 @@ async def test_a_delegate_at_its_step_limit_is_a_text_to_its_caller(
 
 
 async def test_the_step_limit_ends_the_run_with_its_own_code(
-    cli: Cli, model: MessagesServer, model_env: dict[str, str]
+    cli: Cli, model: ModelServer, model_env: dict[str, str]
 ) -> None:
     cli.write("perstack.toml", SOLO)
     model.script = in_turn(Answer(calls=(exec_call("true"),)))
@@ -330,7 +330,7 @@ async def test_the_step_limit_ends_the_run_with_its_own_code(
     assert len(model.requests) == 3
 
 
-async def test_a_refusal_ends_the_run(cli: Cli, model: MessagesServer, model_env: dict[str, str]) -> None:
+async def test_a_refusal_ends_the_run(cli: Cli, model: ModelServer, model_env: dict[str, str]) -> None:
     cli.write("perstack.toml", SOLO)
     model.script = in_turn(Answer(text="I will not", stop_reason="refusal"))
     result = await cli.run("run", "solo", "go", env=model_env)
@@ -341,7 +341,7 @@ async def test_a_refusal_ends_the_run(cli: Cli, model: MessagesServer, model_env
 
 @pytest.mark.requirement("runtime.retries")
 async def test_a_provider_that_asks_for_patience_is_asked_again_in_the_same_step(
-    cli: Cli, model: MessagesServer, model_env: dict[str, str]
+    cli: Cli, model: ModelServer, model_env: dict[str, str]
 ) -> None:
     cli.write("perstack.toml", SOLO)
     times: list[float] = []
@@ -378,7 +378,7 @@ async def test_a_provider_that_asks_for_patience_is_asked_again_in_the_same_step
 
 @pytest.mark.requirement("runtime.retries")
 async def test_a_provider_that_stays_broken_ends_the_run_and_every_attempt_is_told(
-    cli: Cli, model: MessagesServer, model_env: dict[str, str]
+    cli: Cli, model: ModelServer, model_env: dict[str, str]
 ) -> None:
     cli.write("perstack.toml", SOLO)
     model.script = in_turn(Answer(status=500, error_type="api_error", message="out of order", headers=SOON))
@@ -394,7 +394,7 @@ async def test_a_provider_that_stays_broken_ends_the_run_and_every_attempt_is_to
 
 
 async def test_refused_credentials_end_the_run_at_once_with_their_own_code(
-    cli: Cli, model: MessagesServer, model_env: dict[str, str]
+    cli: Cli, model: ModelServer, model_env: dict[str, str]
 ) -> None:
     cli.write("perstack.toml", SOLO)
     model.script = in_turn(Answer(status=401, error_type="authentication_error", message="invalid x-api-key"))
@@ -407,7 +407,7 @@ async def test_refused_credentials_end_the_run_at_once_with_their_own_code(
 
 
 async def test_two_delegates_of_one_name_are_both_offered_and_the_later_gets_its_full_key(
-    cli: Cli, model: MessagesServer, model_env: dict[str, str]
+    cli: Cli, model: ModelServer, model_env: dict[str, str]
 ) -> None:
     keys = ("@team/one", "one", "exec")
     experts = "".join(
@@ -435,9 +435,7 @@ async def test_two_delegates_of_one_name_are_both_offered_and_the_later_gets_its
     assert "another tool is called `one`" in result.stderr
 
 
-async def test_open_todos_keep_a_run_from_completing(
-    cli: Cli, model: MessagesServer, model_env: dict[str, str]
-) -> None:
+async def test_open_todos_keep_a_run_from_completing(cli: Cli, model: ModelServer, model_env: dict[str, str]) -> None:
     cli.write("perstack.toml", SOLO)
     model.script = in_turn(
         Answer(calls=(Call(name="todo", args={"newTodos": ["first", "second"]}),)),
@@ -470,7 +468,7 @@ pick = ["createExpert", "addDelegate", "removeDelegate", "attemptCompletion"]
 
 @pytest.mark.requirement("built-in.dynamic")
 async def test_an_expert_made_while_the_job_runs_is_attached_and_delegated_to(
-    cli: Cli, model: MessagesServer, model_env: dict[str, str]
+    cli: Cli, model: ModelServer, model_env: dict[str, str]
 ) -> None:
     cli.write("perstack.toml", DYNAMIC)
 
@@ -503,7 +501,7 @@ async def test_an_expert_made_while_the_job_runs_is_attached_and_delegated_to(
 
 
 async def test_a_reader_without_the_payload_folder_is_told_where_the_payloads_are(
-    cli: Cli, model: MessagesServer, model_env: dict[str, str], server_data: DataFolder, tmp_path: Path
+    cli: Cli, model: ModelServer, model_env: dict[str, str], server_data: DataFolder, tmp_path: Path
 ) -> None:
     cli.write("perstack.toml", SOLO)
     cli.write("big.txt", "line\n" * 40_000)

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import pytest
 from perstack.client.locations import DataFolder
 from support.cli import Cli, RunningCli
-from support.messages_server import Answer, Call, MessagesServer, Request, Script
+from support.model_server import Answer, Call, ModelServer, Request, Script
 from support.teams import PARALLEL_TEAM, who
 from temporalio.client import Client
 
@@ -67,7 +67,7 @@ def writes_files(steps: int, *, stop_at: int, asked: asyncio.Event) -> Script:
 
 @pytest.mark.requirement("ours.pools")
 async def test_a_worker_of_a_pool_serves_a_run_that_only_follows(
-    cli: Cli, model: MessagesServer, model_env: dict[str, str]
+    cli: Cli, model: ModelServer, model_env: dict[str, str]
 ) -> None:
     cli.write("perstack.toml", SOLO)
     model.script = writes_files(2, stop_at=0, asked=asyncio.Event())
@@ -86,7 +86,7 @@ async def test_a_worker_of_a_pool_serves_a_run_that_only_follows(
 @pytest.mark.requirement("ours.pools")
 @pytest.mark.requirement("ours.survives-kill")
 async def test_another_worker_takes_over_from_one_that_is_killed_in_a_model_call(
-    cli: Cli, model: MessagesServer, model_env: dict[str, str], server_data: DataFolder
+    cli: Cli, model: ModelServer, model_env: dict[str, str], server_data: DataFolder
 ) -> None:
     cli.write("perstack.toml", SOLO)
     asked = asyncio.Event()
@@ -118,7 +118,7 @@ async def test_another_worker_takes_over_from_one_that_is_killed_in_a_model_call
 
 @pytest.mark.requirement("ours.pools")
 async def test_a_worker_that_is_asked_to_leave_under_load_loses_and_repeats_nothing(
-    cli: Cli, model: MessagesServer, model_env: dict[str, str], server_data: DataFolder
+    cli: Cli, model: ModelServer, model_env: dict[str, str], server_data: DataFolder
 ) -> None:
     cli.write("perstack.toml", PARALLEL_TEAM)
     asked: set[str] = set()
@@ -167,7 +167,7 @@ async def test_a_worker_that_is_asked_to_leave_under_load_loses_and_repeats_noth
 
 @pytest.mark.requirement("ours.pools")
 async def test_a_worker_without_the_workspace_refuses_the_run_and_the_run_says_so(
-    cli: Cli, model: MessagesServer, model_env: dict[str, str]
+    cli: Cli, model: ModelServer, model_env: dict[str, str]
 ) -> None:
     cli.write("perstack.toml", SOLO)
     asked = asyncio.Event()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from support.cli import Cli, RunningCli
-from support.messages_server import Answer, Call, MessagesServer, Request
+from support.model_server import Answer, Call, ModelServer, Request
 from support.teams import PARALLEL_TEAM, parallel_team, who
 
 SOLO = """
@@ -38,7 +38,7 @@ def six_steps(request: Request) -> Answer:
 @pytest.mark.requirement("context.resume")
 @pytest.mark.requirement("ours.survives-kill")
 async def test_a_run_killed_in_a_model_call_resumes_and_repeats_that_call_only(
-    cli: Cli, model: MessagesServer, model_env: dict[str, str]
+    cli: Cli, model: ModelServer, model_env: dict[str, str]
 ) -> None:
     cli.write("perstack.toml", SOLO)
     model.script = six_steps
@@ -66,7 +66,7 @@ def slow_second_turns(request: Request) -> Answer:
 
 @pytest.mark.requirement("ours.survives-kill")
 async def test_a_job_killed_in_three_parallel_delegates_keeps_what_each_had_finished(
-    cli: Cli, model: MessagesServer, model_env: dict[str, str]
+    cli: Cli, model: ModelServer, model_env: dict[str, str]
 ) -> None:
     cli.write("perstack.toml", PARALLEL_TEAM)
     model.script = slow_second_turns
@@ -85,7 +85,7 @@ async def test_a_job_killed_in_three_parallel_delegates_keeps_what_each_had_fini
 
 @pytest.mark.requirement("context.resume")
 async def test_ctrl_c_parks_the_run_and_says_how_to_go_on(
-    cli: Cli, model: MessagesServer, model_env: dict[str, str]
+    cli: Cli, model: ModelServer, model_env: dict[str, str]
 ) -> None:
     cli.write("perstack.toml", SOLO)
     model.script = six_steps
@@ -112,7 +112,7 @@ def long_command(request: Request) -> Answer:
 
 
 async def test_ctrl_c_ends_a_running_command_within_two_seconds(
-    cli: Cli, model: MessagesServer, model_env: dict[str, str]
+    cli: Cli, model: ModelServer, model_env: dict[str, str]
 ) -> None:
     cli.write("perstack.toml", SOLO)
     model.script = long_command
@@ -156,7 +156,7 @@ def is_alive(pid: int) -> bool:
 
 
 async def test_a_run_killed_while_its_session_opens_goes_on(
-    cli: Cli, model: MessagesServer, model_env: dict[str, str]
+    cli: Cli, model: ModelServer, model_env: dict[str, str]
 ) -> None:
     cli.write("perstack.toml", SOLO)
     model.release("four")

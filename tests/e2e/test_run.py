@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from support.cli import PROGRAM, Cli
-from support.messages_server import Answer, Call, MessagesServer, Request
+from support.model_server import Answer, Call, ModelServer, Request
 from support.teams import PARALLEL_TEAM, parallel_team
 
 SOLO = """
@@ -39,7 +39,7 @@ def text_of(result: dict[str, Any]) -> str:
 @pytest.mark.requirement("ours.workflows")
 @pytest.mark.requirement("runtime.job")
 async def test_three_delegates_with_tools_work_in_parallel_in_one_job(
-    cli: Cli, model: MessagesServer, model_env: dict[str, str]
+    cli: Cli, model: ModelServer, model_env: dict[str, str]
 ) -> None:
     cli.write("perstack.toml", PARALLEL_TEAM)
     model.script = parallel_team
@@ -73,7 +73,7 @@ async def test_three_delegates_with_tools_work_in_parallel_in_one_job(
 @pytest.mark.requirement("context.caching")
 @pytest.mark.requirement("context.window")
 async def test_thinking_and_text_stream_before_the_step_they_belong_to_is_over(
-    cli: Cli, model: MessagesServer, model_env: dict[str, str]
+    cli: Cli, model: ModelServer, model_env: dict[str, str]
 ) -> None:
     def script(request: Request) -> Answer:
         usage = {"input_tokens": 20, "cache_read_input_tokens": 80, "output_tokens": 5}
@@ -108,7 +108,7 @@ async def test_thinking_and_text_stream_before_the_step_they_belong_to_is_over(
 @pytest.mark.requirement("definition.skills.pick-omit")
 @pytest.mark.requirement("context.meta-prompts")
 async def test_defaults_of_the_file_options_of_the_call_and_the_filter_are_obeyed(
-    cli: Cli, model: MessagesServer, model_env: dict[str, str]
+    cli: Cli, model: ModelServer, model_env: dict[str, str]
 ) -> None:
     cli.write(
         "perstack.toml",
@@ -157,7 +157,7 @@ instruction = "You are helper."
 @pytest.mark.requirement("infrastructure.workspace")
 @pytest.mark.requirement("ours.secrets")
 async def test_the_key_of_an_env_file_reaches_the_provider_and_nothing_else(
-    cli: Cli, model: MessagesServer, cli_env: dict[str, str]
+    cli: Cli, model: ModelServer, cli_env: dict[str, str]
 ) -> None:
     cli.write("perstack.toml", SOLO)
     cli.write(".env", f"ANTHROPIC_API_KEY={SECRET}\n")
@@ -192,7 +192,7 @@ async def test_the_key_of_an_env_file_reaches_the_provider_and_nothing_else(
 @pytest.mark.requirement("interface.log")
 @pytest.mark.requirement("ours.history-is-the-record")
 async def test_calls_of_one_message_overlap_and_the_log_tells_the_same_story_later(
-    cli: Cli, model: MessagesServer, model_env: dict[str, str]
+    cli: Cli, model: ModelServer, model_env: dict[str, str]
 ) -> None:
     def script(request: Request) -> Answer:
         if request.turn == 1:
@@ -219,7 +219,7 @@ async def test_calls_of_one_message_overlap_and_the_log_tells_the_same_story_lat
 
 
 async def test_a_reader_that_does_not_read_holds_up_nothing_but_the_printing(
-    cli: Cli, model: MessagesServer, model_env: dict[str, str]
+    cli: Cli, model: ModelServer, model_env: dict[str, str]
 ) -> None:
     cli.write("perstack.toml", SOLO)
     cli.write("page.txt", "x" * 100_000)
@@ -251,7 +251,7 @@ async def test_a_reader_that_does_not_read_holds_up_nothing_but_the_printing(
 
 @pytest.mark.requirement("runtime.retries")
 async def test_a_failed_attempt_is_shown_while_the_next_one_runs_and_only_once(
-    cli: Cli, model: MessagesServer, model_env: dict[str, str]
+    cli: Cli, model: ModelServer, model_env: dict[str, str]
 ) -> None:
     def script(request: Request) -> Answer:
         if request.attempt == 1:

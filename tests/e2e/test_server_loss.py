@@ -10,7 +10,7 @@ from perstack.client.embedded import stop_server
 from perstack.client.locations import DataFolder
 from perstack.client.record import read_record
 from support.cli import Cli
-from support.messages_server import Answer, Call, MessagesServer, Request
+from support.model_server import Answer, Call, ModelServer, Request
 
 SOLO = """
 [experts.solo]
@@ -32,7 +32,7 @@ def eight_steps(request: Request) -> Answer:
 @pytest.mark.requirement("ours.survives-kill")
 @pytest.mark.requirement("ours.embedded-server")
 async def test_a_killed_server_comes_back_and_nothing_is_lost_or_repeated(
-    cli_env: dict[str, str], tmp_path: Path, model: MessagesServer, model_env: dict[str, str]
+    cli_env: dict[str, str], tmp_path: Path, model: ModelServer, model_env: dict[str, str]
 ) -> None:
     data = DataFolder(tmp_path / "data")
     workspace = tmp_path / "alone"

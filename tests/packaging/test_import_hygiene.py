@@ -9,6 +9,8 @@ import pytest
 
 LIBRARIES = {
     "anthropic",
+    "boto3",
+    "botocore",
     "genai_prices",
     "httpx2",
     "jsonschema",

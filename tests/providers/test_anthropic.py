@@ -24,7 +24,6 @@ from perstack.core.messages import (
 )
 from perstack.core.run import FinishReason, Generation
 from perstack.core.usage import Usage
-from support.messages_server import Answer, Call, Json, MessagesServer, Request, Script
 from support.model_requests import (
     API_KEY,
     Heard,
@@ -39,6 +38,7 @@ from support.model_requests import (
     tool,
     user,
 )
+from support.model_server import Answer, Call, Json, ModelServer, Request, Script
 
 PNG = base64.b64encode(b"\x89PNG").decode()
 MARK = {"type": "ephemeral"}
@@ -56,7 +56,7 @@ async def ask(
     answer: Answer | Callable[[Request], Answer] = hello, *, heard: Heard | None = None, **fields: Any
 ) -> tuple[Generation, Request]:
     """One call to a server that gives `answer`, and what it was sent."""
-    async with MessagesServer(always(answer) if isinstance(answer, Answer) else answer) as server:
+    async with ModelServer(always(answer) if isinstance(answer, Answer) else answer) as server:
         provider = anthropic(server)
         try:
             generation = await provider.generate(request(**fields), heard or Heard())
@@ -115,7 +115,7 @@ class TestRequest:
             *steps(3),
             user("Now with a picture:", ImageInlinePart(encoded_data=PNG, mime_type="image/png")),
         ]
-        async with MessagesServer(hello) as server:
+        async with ModelServer(hello) as server:
             provider = anthropic(server)
             await provider.generate(request(conversation, tools=(tool("look"),)), Heard())
             ours = server.requests[-1]
@@ -132,7 +132,7 @@ class TestRequest:
         }
 
     async def test_settings_go_before_the_environment(self) -> None:
-        async with MessagesServer(hello) as server:
+        async with ModelServer(hello) as server:
             setting = {"baseUrl": f"{server.url}/v1/", "headers": {"x-team": "blue"}}
             provider = anthropic(None, setting=setting, env={"ANTHROPIC_BASE_URL": "http://127.0.0.1:1"})
             await provider.generate(request(), Heard())
@@ -142,14 +142,14 @@ class TestRequest:
 
     async def test_everything_goes_through_the_proxy(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
-        async with MessagesServer(hello) as proxy:
+        async with ModelServer(hello) as proxy:
             provider = anthropic(None, env={"ANTHROPIC_BASE_URL": "http://api.test", "PERSTACK_PROXY_URL": proxy.url})
             await provider.generate(request(), Heard())
             await provider.close()
         assert proxy.requests[-1].target == "http://api.test/v1/messages"
 
     async def test_one_connection_serves_many_calls(self) -> None:
-        async with MessagesServer(hello) as server:
+        async with ModelServer(hello) as server:
             provider = anthropic(server)
             for _ in range(3):
                 await provider.generate(request(), Heard())
@@ -160,7 +160,7 @@ class TestRequest:
         def echo(asked: Request) -> Answer:
             return Answer(text=asked.first_user_text, delay_ms=20, event_delay_ms=1)
 
-        async with MessagesServer(echo) as server:
+        async with ModelServer(echo) as server:
             provider = anthropic(server)
             calls = [request([instruction(), user(f"number {n}")]) for n in range(20)]
             answers = await asyncio.gather(*(provider.generate(one, Heard()) for one in calls))
@@ -221,14 +221,14 @@ class TestMessages:
                 FileInlinePart(encoded_data="AA==", mime_type="application/zip"),
                 "fileInlinePart of type `application/zip`",
             ),
-            (FileUrlPart(url="https://a.test/f", mime_type="text/csv"), "PDF files only"),
+            (FileUrlPart(url="https://a.test/f", mime_type="text/csv"), "fileUrlPart of type `text/csv`"),
             (FileInlinePart(encoded_data="/w==", mime_type="text/plain"), "not UTF-8"),
             (ImageBinaryPart(data="ł", mime_type="image/png"), "not a string of bytes"),
             (TextPart(text=" \n"), "empty user message"),
         ],
     )
     async def test_what_the_api_cannot_take_is_refused_by_name(self, part: UserPart, words: str) -> None:
-        async with MessagesServer(hello) as server:
+        async with ModelServer(hello) as server:
             provider = anthropic(server)
             with pytest.raises(ProviderError, match=re.escape(words)) as caught:
                 await provider.generate(request([instruction(), user(part)]), Heard())
@@ -398,7 +398,7 @@ class TestStaleThinking:
 
     async def test_the_api_is_told_to_leave_them_out_from_then_on(self) -> None:
         cache = WireCache()
-        async with MessagesServer(self.strict) as server:
+        async with ModelServer(self.strict) as server:
             provider = anthropic(server)
             await provider.generate(request(self.CONVERSATION, cache=cache), Heard())
             await provider.generate(request(self.CONVERSATION, cache=cache), Heard())
@@ -419,7 +419,7 @@ class TestStaleThinking:
 
     async def test_the_api_is_asked_twice_at_most(self) -> None:
         answer = Answer(status=400, message="The block is bound to a different conversation.")
-        async with MessagesServer(always(answer)) as server:
+        async with ModelServer(always(answer)) as server:
             provider = anthropic(server)
             with pytest.raises(ProviderError):
                 await provider.generate(request(self.CONVERSATION), Heard())
@@ -440,7 +440,7 @@ class TestPromptCache:
     async def test_the_mark_of_one_call_is_kept_in_the_next(self) -> None:
         cache = WireCache()
         conversation = steps(2)
-        async with MessagesServer(hello) as server:
+        async with ModelServer(hello) as server:
             provider = anthropic(server)
             await provider.generate(request(conversation, cache=cache), Heard())
             last = len(server.requests[-1].messages) - 1
@@ -463,7 +463,7 @@ class TestPromptCache:
 
         cache = Counting()
         conversation = steps(0)
-        async with MessagesServer(hello) as server:
+        async with ModelServer(hello) as server:
             provider = anthropic(server)
             for number in range(10):
                 await provider.generate(request(conversation, cache=cache), Heard())
@@ -475,7 +475,7 @@ class TestPromptCache:
     async def test_tools_and_messages_that_change_are_mapped_again(self) -> None:
         cache = WireCache()
         conversation = steps(1)
-        async with MessagesServer(hello) as server:
+        async with ModelServer(hello) as server:
             provider = anthropic(server)
             await provider.generate(request(conversation, cache=cache, tools=(tool("look"),)), Heard())
             conversation[1] = user("Something else.")
@@ -588,7 +588,7 @@ class TestCancellation:
         seen: list[Usage] = []
         answer = Answer(text="hello", after_events=4, then="hang", usage={"input_tokens": 50, "output_tokens": 9})
         heard = Heard()
-        async with MessagesServer(always(answer)) as server:
+        async with ModelServer(always(answer)) as server:
             provider = anthropic(server)
             task = asyncio.create_task(provider.generate(request(on_usage=seen.append), heard))
             await until(lambda: bool(heard.pieces))

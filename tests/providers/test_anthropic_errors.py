@@ -23,8 +23,8 @@ from perstack.core.cassette import Cassette
 from perstack.core.failures import CredentialError, DefinitionError
 from perstack.core.messages import TextPart
 from perstack.core.usage import Usage
-from support.messages_server import Answer, MessagesServer, Script
 from support.model_requests import API_KEY, Heard, anthropic, request
+from support.model_server import Answer, ModelServer, Script
 
 
 def always(answer: Answer) -> Script:
@@ -35,7 +35,7 @@ async def failure(
     answer: Answer, *, heard: Heard | None = None, timeout_seconds: float = 20, tls: ssl.SSLContext | None = None
 ) -> ProviderError:
     """What a call to a server that gives `answer` raises."""
-    async with MessagesServer(always(answer), tls=tls) as server:
+    async with ModelServer(always(answer), tls=tls) as server:
         return await failure_at(server.url, heard=heard, timeout_seconds=timeout_seconds)
 
 
@@ -106,7 +106,7 @@ class TestStatuses:
         assert (error.code, "html" in error.message) == ("provider.overloaded", False)
 
     async def test_the_request_is_sent_once(self) -> None:
-        async with MessagesServer(always(Answer(status=529))) as server:
+        async with ModelServer(always(Answer(status=529))) as server:
             await failure_at(server.url)
         assert len(server.requests) == 1
 
@@ -160,9 +160,7 @@ class TestSecrets:
         ],
     )
     async def test_an_error_never_repeats_a_secret(self, text: str) -> None:
-        async with MessagesServer(
-            always(Answer(status=401, error_type="authentication_error", message=text))
-        ) as server:
+        async with ModelServer(always(Answer(status=401, error_type="authentication_error", message=text))) as server:
             provider = anthropic(server, setting={"headers": {"x-team": "blue-team-password"}})
             with pytest.raises(ProviderError) as caught:
                 await provider.generate(request(), Heard())
@@ -173,7 +171,7 @@ class TestSecrets:
         assert "***" in caught.value.message
 
     async def test_a_header_that_cannot_be_sent_is_not_quoted(self) -> None:
-        async with MessagesServer(always(Answer())) as server:
+        async with ModelServer(always(Answer())) as server:
             provider = anthropic(server, setting={"headers": {"x-team": "blue\nteam"}})
             with pytest.raises(ProviderError) as caught:
                 await provider.generate(request(), Heard())
@@ -250,7 +248,7 @@ class TestBrokenStreams:
         assert (error.code, "text/html" in error.message) == ("provider.stream_broken", True)
 
     async def test_an_answer_counts_although_the_connection_breaks_behind_it(self) -> None:
-        async with MessagesServer(always(Answer(text="hello", after_events=7, then="die"))) as server:
+        async with ModelServer(always(Answer(text="hello", after_events=7, then="die"))) as server:
             provider = anthropic(server)
             generation = await provider.generate(request(), Heard())
             await provider.close()
@@ -261,7 +259,7 @@ class TestBrokenStreams:
             def text(self, delta: str) -> None:
                 raise KeyError(delta)
 
-        async with MessagesServer(always(Answer(text="hello"))) as server:
+        async with ModelServer(always(Answer(text="hello"))) as server:
             provider = anthropic(server)
             with pytest.raises(KeyError):
                 await provider.generate(request(), Deaf())
@@ -299,7 +297,7 @@ class TestConnections:
         assert error.hint is not None
 
     async def test_https_to_a_plain_port_is_final(self) -> None:
-        async with MessagesServer(always(Answer())) as server:
+        async with ModelServer(always(Answer())) as server:
             error = await failure_at(server.url.replace("http:", "https:"))
         assert (error.code, error.is_retryable) == ("provider.tls", False)
 
@@ -356,8 +354,8 @@ class TestRegistry:
         assert "quoted" not in str(caught.value)
 
     def test_a_provider_we_do_not_speak_to_is_refused_by_name(self) -> None:
-        with pytest.raises(DefinitionError, match="Provider `openai` is not supported"):
-            require_credentials("openai", {}, {})
+        with pytest.raises(DefinitionError, match="Provider `mistral` is not supported"):
+            require_credentials("mistral", {}, {})
 
     async def test_one_provider_serves_one_full_configuration(self) -> None:
         env = {"ANTHROPIC_API_KEY": API_KEY}

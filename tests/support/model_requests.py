@@ -22,7 +22,7 @@ from perstack.core.messages import (
 from perstack.core.tools import ToolKind, ToolSpec
 from perstack.core.usage import Usage
 
-from .messages_server import MessagesServer
+from .model_server import ModelServer
 
 API_KEY = "sk-ant-test-0123456789"
 MODEL = "claude-sonnet-5-5"
@@ -46,11 +46,11 @@ class Heard:
 
 
 def anthropic(
-    server: MessagesServer | None, *, setting: dict[str, Any] | None = None, env: dict[str, str] | None = None
+    server: ModelServer | None, *, setting: dict[str, Any] | None = None, env: dict[str, str] | None = None
 ) -> AnthropicProvider:
     """A provider that talks to `server`."""
     base = {"ANTHROPIC_BASE_URL": server.url} if server is not None else {}
-    return create_provider({"ANTHROPIC_API_KEY": API_KEY, **base, **(env or {})}, setting or {})
+    return create_provider("anthropic", {"ANTHROPIC_API_KEY": API_KEY, **base, **(env or {})}, setting or {})
 
 
 def tool(name: str, kind: ToolKind = "mcp") -> ToolSpec:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from support.messages_server import Answer, Call, Request
+from support.model_server import Answer, Call, Request
 
 PARALLEL_TEAM = """
 [experts.team]

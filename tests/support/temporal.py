@@ -18,7 +18,7 @@ from perstack.core.events import Event
 from perstack.core.expert import Expert, McpStdioSkill, ModelChoice
 from perstack.core.run import JobSettings, Limits, RunInput
 from perstack.worker import WorkerPlan, working
-from support.messages_server import MessagesServer
+from support.model_server import ModelServer
 from temporalio.client import Client
 
 
@@ -29,7 +29,7 @@ class Bench:
     client: Client
     storage: FolderStorage
     workspace: Path
-    model: MessagesServer
+    model: ModelServer
     search_attributes: tuple[str, ...]
 
     def start(self, *experts: Expert, query: str = "go", limits: Limits | None = None) -> RunInput:
@@ -73,7 +73,7 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(data: DataFolder, workspace: Path, model: MessagesServer) -> AsyncGenerator[Bench]:
+async def bench(data: DataFolder, workspace: Path, model: ModelServer) -> AsyncGenerator[Bench]:
     """A connection to the test server."""
     with await lease_server(address=None, progress=lambda _: None, data=data) as lease:
         storage = FolderStorage(data.storage)

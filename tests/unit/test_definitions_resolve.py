@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from perstack.core.expert import BASE_SKILL, InteractiveSkill, McpStdioSkill, Skill
+from perstack.core.expert import BASE_SKILL, InteractiveSkill, McpStdioSkill, ProviderSkill, ProviderTool, Skill
 from perstack.core.failures import DefinitionError, UsageError
+from perstack.core.models import tier_model
 from perstack.core.run import Limits, RunInput
 from perstack.definitions import resolve
 from perstack.definitions.checks import check_delegation
@@ -18,7 +19,6 @@ from perstack.definitions.resolve import (
     ResolvedJob,
     parse_provider,
     parse_reasoning_budget,
-    refuse_unbuilt,
     resolve_job,
 )
 from perstack.definitions.schema import MAX_INSTRUCTION
@@ -304,7 +304,7 @@ def test_settings_of_the_provider_are_passed_on_and_those_of_others_are_not() ->
 
 
 def test_settings_are_not_applied_to_another_provider() -> None:
-    found = job(ANTHROPIC, expert("a"), overrides=Overrides(provider="openai"), replay=True)
+    found = job(ANTHROPIC, expert("a"), overrides=Overrides(provider="openai"))
     assert (found.provider, found.provider_setting) == ("openai", {})
     assert found.warnings[-1] == (
         "perstack.toml:3: [provider.setting] belongs to anthropic and is not used with openai"
@@ -312,31 +312,15 @@ def test_settings_are_not_applied_to_another_provider() -> None:
 
 
 def test_a_model_written_for_another_provider_is_pointed_out() -> None:
-    found = job("model = 'm'", expert("a"), overrides=Overrides(provider="openai"), replay=True)
+    found = job("model = 'm'", expert("a"), overrides=Overrides(provider="openai"))
     assert found.experts["a"].model.model == "m"
     assert "`model` was written for anthropic" in found.warnings[0]
 
 
-@pytest.mark.parametrize(
-    "provider",
-    ["openai", "google", "fireworks", "deepseek", "ollama", "azure-openai", "amazon-bedrock", "google-vertex"],
-)
-def test_a_provider_that_is_not_built_is_refused_with_its_place(provider: str) -> None:
-    with pytest.raises(DefinitionError) as caught:
-        job(f"[provider]\nproviderName = '{provider}'\n", expert("a"))
-    assert caught.value.code == "definition.not_built"
-    assert caught.value.message == (f"Provider {provider} is not built yet (provider.providerName, perstack.toml:2)")
-    assert caught.value.hint == "Use anthropic."
-
-
-def test_a_provider_flag_that_is_not_built_is_refused() -> None:
-    with pytest.raises(DefinitionError, match=r"Provider ollama is not built yet \(--provider\)"):
-        job(expert("a"), overrides=Overrides(provider="ollama"))
-
-
-def test_a_replayed_job_needs_no_built_provider() -> None:
-    found = job("[provider]\nproviderName = 'openai'\n", expert("a"), replay=True)
+def test_a_provider_of_the_definition_gives_the_models() -> None:
+    found = job("[provider]\nproviderName = 'openai'\n", expert("a"))
     assert found.experts["a"].model.provider == "openai"
+    assert found.experts["a"].model.model == tier_model("openai", "middle")
 
 
 @pytest.mark.parametrize("name", ["anthropic", "amazon-bedrock"])
@@ -398,9 +382,6 @@ def test_the_runtime_version_of_an_expert_nobody_reaches_does_not_matter() -> No
         ('skills.x = { type = "mcpStdioSkill", command = "npx", args = ["x"] }', "experts.a.skills.x", 3),
         ('skills.x = { type = "mcpSseSkill", endpoint = "https://mcp.example.com" }', "experts.a.skills.x", 3),
         ('skills.x = { type = "interactiveSkill", tools.t.inputJsonSchema = "{}" }', "experts.a.skills.x", 3),
-        ('providerTools = ["webSearch"]', "experts.a.providerTools", 3),
-        ("providerSkills = [{ type = 'builtin', skillId = 'pdf' }]", "experts.a.providerSkills", 3),
-        ("providerToolOptions.webSearch.maxUses = 1", "experts.a.providerToolOptions", 3),
         ('tags = []\ndelegates = ["@org/tool@1.0.0"]', "experts.a.delegates[0]", 4),
     ],
 )
@@ -413,12 +394,68 @@ def test_what_is_not_built_is_refused_with_file_line_and_key(lines: str, path: s
 
 
 def test_what_is_not_built_is_refused_in_a_delegate_too() -> None:
-    with pytest.raises(DefinitionError, match=re.escape("experts.b.providerTools")):
-        job(expert("a", 'delegates = ["b"]'), expert("b", 'providerTools = ["webSearch"]'))
+    skill = 'skills.x = { type = "mcpSseSkill", endpoint = "https://mcp.example.com" }'
+    with pytest.raises(DefinitionError, match=re.escape("experts.b.skills.x")):
+        job(expert("a", 'delegates = ["b"]'), expert("b", skill))
 
 
 def test_what_an_unreached_expert_needs_does_not_matter() -> None:
-    job(expert("a"), expert("b", 'providerTools = ["webSearch"]'))
+    job(expert("a"), expert("b", 'providerTools = ["nothing"]'))
+
+
+# Tools and skills of the provider
+
+
+def test_provider_tools_come_with_the_options_their_provider_takes() -> None:
+    lines = (
+        'providerTools = ["webSearch", "webFetch"]\n'
+        'providerToolOptions.webSearch = { maxUses = 3, allowedDomains = ["a.test"] }\n'
+        "providerSkills = [{ type = 'builtin', skillId = 'pdf' }, "
+        "{ type = 'custom', name = 'mine', definition = '{\"version\": \"1\"}' }]"
+    )
+    found = job(expert("a", lines)).experts["a"]
+    assert found.provider_tools == (
+        ProviderTool(name="webSearch", options={"maxUses": 3, "allowedDomains": ["a.test"]}),
+        ProviderTool(name="webFetch"),
+    )
+    assert found.provider_skills == (
+        ProviderSkill(type="builtin", skill_id="pdf"),
+        ProviderSkill(type="custom", name="mine", definition={"version": "1"}),
+    )
+
+
+@pytest.mark.parametrize(
+    ("provider", "lines", "words", "hint"),
+    [
+        ("anthropic", 'providerTools = ["webSerch"]', "anthropic has no provider tool webSerch", "webSearch"),
+        ("openai", 'providerTools = ["webFetch"]', "openai has no provider tool webFetch", "codeInterpreter"),
+        ("deepseek", 'providerTools = ["webSearch"]', "deepseek has no provider tool webSearch", "deepseek has none."),
+        ("openai", 'providerTools = ["fileSearch"]', "needs providerToolOptions.fileSearch.vectorStoreIds", None),
+        (
+            "google",
+            "providerSkills = [{ type = 'builtin', skillId = 'pdf' }]",
+            "google has no provider skills",
+            "anthropic",
+        ),
+    ],
+)
+def test_what_the_provider_does_not_have_is_an_error_with_its_place(
+    provider: str, lines: str, words: str, hint: str | None
+) -> None:
+    with pytest.raises(DefinitionError, match=re.escape(words)) as caught:
+        job(expert("a", lines), overrides=Overrides(provider=provider))
+    assert caught.value.code == "definition.provider_tool"
+    assert "perstack.toml:" in caught.value.message
+    assert hint is None or hint in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("provider", "option"), [("anthropic", "fileSearch"), ("azure-openai", "webSearch"), ("google", "webSearch")]
+)
+def test_an_option_that_is_not_sent_is_told(provider: str, option: str) -> None:
+    lines = "providerToolOptions = { webSearch.maxUses = 1, fileSearch.vectorStoreIds = ['x'] }"
+    warnings = job(expert("a", lines), overrides=Overrides(provider=provider)).warnings
+    assert any(f"providerToolOptions.{option} is not used" in warning for warning in warnings)
 
 
 def test_empty_provider_tools_need_nothing() -> None:
@@ -427,12 +464,7 @@ def test_empty_provider_tools_need_nothing() -> None:
 
 def test_a_replayed_job_still_needs_its_skills() -> None:
     with pytest.raises(DefinitionError, match="mcpSseSkill is not built yet"):
-        job(expert("a", 'skills.x = { type = "mcpSseSkill", endpoint = "https://mcp.example.com" }'), replay=True)
-
-
-def test_refusing_can_skip_the_provider() -> None:
-    refuse_unbuilt(definitions(expert("a")), None)
-    refuse_unbuilt(definitions(expert("a")), "anthropic")
+        job(expert("a", 'skills.x = { type = "mcpSseSkill", endpoint = "https://mcp.example.com" }'))
 
 
 # Names of delegate tools
@@ -502,7 +534,7 @@ def test_an_unknown_root_lists_what_the_file_has() -> None:
         ("= 1", "definition.syntax"),
         (expert("n", 'delegates = ["n"]'), "definition.scope"),
         (expert("n", "minRuntimeVersion = 'v9.0'"), "definition.runtime_version"),
-        (expert("n", 'providerTools = ["webSearch"]'), "definition.not_built"),
+        (expert("n", 'providerTools = ["webSerch"]'), "definition.provider_tool"),
         (expert("n") + STDIO.format("n", "GH_TOKEN"), "definition.not_built"),
         (expert("n") + STDIO.format("n", "AWS_PROFILE"), "definition.env_not_allowed"),
     ],

@@ -9,16 +9,15 @@ from anthropic.types import model as anthropic_model
 from perstack.core import models
 from perstack.core.expert import ProviderName, ReasoningBudget, Tier
 from perstack.core.models import (
-    CHECKED_ON,
-    PROVIDERS,
     TIER_ORDER,
     TIERS,
-    anthropic_capabilities,
     choose_model,
     reasoning_effort,
     thinking_tokens,
     tier_model,
 )
+from perstack.core.profiles.claude import claude_capabilities
+from perstack.core.profiles.providers import CHECKED_ON, PROVIDERS
 from perstack.definitions.prices import context_window, max_output_tokens, priced_model
 
 TIER_MODELS = [
@@ -30,7 +29,7 @@ SDK_MODELS: tuple[str, ...] = get_args(get_args(anthropic_model.Model)[0])
 
 
 def test_every_provider_has_a_row_in_the_tier_table() -> None:
-    assert set(TIERS) == set(get_args(ProviderName)) == set(PROVIDERS)
+    assert set(TIERS) == set(PROVIDERS)
     assert date.fromisoformat(CHECKED_ON)
 
 
@@ -130,7 +129,7 @@ def test_a_reasoning_budget_is_a_number_of_tokens_or_an_effort(
 
 @pytest.mark.parametrize("model", [name for name in SDK_MODELS if name not in DEPRECATED_MODELS])
 def test_every_current_sdk_model_has_capabilities(model: str) -> None:
-    found = anthropic_capabilities(model)
+    found = claude_capabilities(model)
     assert found.thinking != "none"
     assert found.max_output_tokens >= 32_000
     assert found.context_window == context_window("anthropic", model)
@@ -140,12 +139,12 @@ def test_every_current_sdk_model_has_capabilities(model: str) -> None:
 def test_our_context_window_agrees_with_the_price_data(model: str) -> None:
     priced = priced_model("anthropic", model)
     if priced is not None and priced.context_window is not None:
-        assert anthropic_capabilities(model).context_window == priced.context_window
+        assert claude_capabilities(model).context_window == priced.context_window
 
 
 def test_no_model_for_which_the_sdk_warns_gets_a_thinking_budget() -> None:
     for model in MODELS_TO_WARN_WITH_THINKING_ENABLED:
-        assert anthropic_capabilities(model).thinking != "budget"
+        assert claude_capabilities(model).thinking != "budget"
 
 
 @pytest.mark.parametrize(
@@ -167,21 +166,21 @@ def test_no_model_for_which_the_sdk_warns_gets_a_thinking_budget() -> None:
     ],
 )
 def test_a_claude_model_says_how_it_takes_reasoning(model: str, thinking: str, off: str) -> None:
-    found = anthropic_capabilities(model)
+    found = claude_capabilities(model)
     assert (found.thinking, found.thinking_off) == (thinking, off)
 
 
 @pytest.mark.parametrize("model", ["claude-opus-9", "claude-opus-4-20250514", "my-proxy-model", "", "claude"])
 def test_an_unknown_model_gets_the_safest_settings(model: str) -> None:
-    found = anthropic_capabilities(model)
+    found = claude_capabilities(model)
     assert (found.thinking, found.thinking_off, found.takes_temperature) == ("none", "omit", False)
     assert found.max_output_tokens == 8192
     assert found.context_window is None
 
 
 def test_newer_models_take_no_temperature() -> None:
-    assert anthropic_capabilities("claude-sonnet-4-6").takes_temperature
-    assert not anthropic_capabilities("claude-opus-4-7").takes_temperature
+    assert claude_capabilities("claude-sonnet-4-6").takes_temperature
+    assert not claude_capabilities("claude-opus-4-7").takes_temperature
 
 
 @pytest.mark.parametrize(

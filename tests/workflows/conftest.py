@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from perstack.client.locations import DataFolder
-from support.messages_server import MessagesServer
+from support.model_server import ModelServer
 from support.temporal import Bench, bench
 
 
@@ -15,7 +15,7 @@ async def temporal(
     cli_env: Mapping[str, str],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
-    model: MessagesServer,
+    model: ModelServer,
 ) -> AsyncIterator[Bench]:
     """The test server with an empty workspace."""
     for name, value in cli_env.items():

@@ -10,7 +10,7 @@ from perstack.core.run import Limits
 from perstack.core.state import RunState
 from perstack.workflows.contracts import SNAPSHOT_QUERY
 from perstack.workflows.expert_run import ExpertRun
-from support.messages_server import Answer, Call, Request
+from support.model_server import Answer, Call, Request
 from support.teams import parallel_team
 from support.temporal import Bench, solo
 from temporalio.api.enums.v1 import EventType

@@ -6,7 +6,7 @@ import threading
 import pytest
 from perstack.client.jobs import Jobs
 from perstack.workflows.effects import Interpreter
-from support.messages_server import Answer, Call, Request
+from support.model_server import Answer, Call, Request
 from support.temporal import Bench, solo
 
 

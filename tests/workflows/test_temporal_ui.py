@@ -6,7 +6,7 @@ import hashlib
 import pytest
 from perstack.client.history import Execution
 from perstack.client.jobs import Jobs
-from support.messages_server import Answer, Call, Request
+from support.model_server import Answer, Call, Request
 from support.teams import parallel_team
 from support.temporal import Bench, solo
 from temporalio.api.enums.v1 import EventType

@@ -1,141 +1,29 @@
-"""A scripted server that speaks Anthropic's Messages API over real HTTP; answers by content, never by arrival order.
+"""A scripted server that speaks the providers' APIs over real HTTP; answers by content, never by arrival order.
 
-In a test: `async with MessagesServer(script) as server: … server.url …`.
-As a process: `python tests/support/messages_server.py --script rules.json --port-file port [--ledger ledger.jsonl]`.
+In a test: `async with ModelServer(script) as server: … server.url …`.
+As a process, `tests` being on the path: `python -m support.model_server --script rules.json --port-file port`.
 """
 
 import argparse
 import asyncio
-import hashlib
 import importlib.util
 import json
 import os
 import ssl
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Literal, Self
 from urllib.parse import parse_qs, urlsplit
 
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
+from support.protocols import protocol_at
+from support.protocols.base import Answer, Call, Json, Request, Script
 
-Json = dict[str, Any]
-Script = Callable[["Request"], "Answer"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Call:
-    """A `tool_use` block; `args` as text is sent as it is, valid or not."""
-
-    name: str
-    args: Json | str = field(default_factory=dict[str, Any])
-    id: str = ""
-    """Made from the conversation, the turn and the place when empty."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What the model says, and how the connection behaves while it does."""
-
-    text: str = ""
-    thinking: str = ""
-    signature: str = "c2lnbmF0dXJl"
-    redacted: str = ""
-    calls: tuple[Call, ...] = ()
-    blocks: tuple[Json, ...] = ()
-    """Content blocks exactly as they come, instead of the fields above."""
-    stop_reason: str = ""
-    """`tool_use` with calls, else `end_turn`, when empty."""
-    model: str = ""
-    usage: Json = field(default_factory=lambda: {"input_tokens": 10, "output_tokens": 5})
-    delta_size: int = 0
-    """Characters per delta; 0 sends each block in one."""
-    delay_ms: float = 0
-    """Before the first byte."""
-    event_delay_ms: float = 0
-    """Before each event."""
-    status: int = 200
-    error_type: str = "invalid_request_error"
-    message: str = "scripted error"
-    error_code: str = ""
-    raw_body: str = ""
-    """Of an error, or of a 200 that is no stream."""
-    content_type: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict[str, str])
-    after_events: int | None = None
-    """After how many events `then` happens; 0 is before the head of the response."""
-    then: Literal["end", "die", "error", "hang"] = "end"
-    """End the body properly, abort the connection, send an error event and end, or wait for `release(gate)`."""
-    gate: str = ""
-
-    @property
-    def is_instant(self) -> bool:
-        """Whether it can be written at once."""
-        return not self.delay_ms and not self.event_delay_ms and self.after_events is None
-
-
-class Request:
-    """One request as it arrived, with what scripts choose by."""
-
-    def __init__(self, method: str, target: str, headers: dict[str, str], body: bytes) -> None:
-        self.method = method
-        self.target = target
-        self.headers = headers
-        self.body = body
-        self.attempt = 1
-        """How often this turn of this conversation has been asked for, this time included."""
-
-    @property
-    def path(self) -> str:
-        """Without host and query; a client behind a proxy sends both."""
-        return urlsplit(self.target).path
-
-    @cached_property
-    def json(self) -> Json:
-        """The body."""
-        return from_json(self.body) if self.body else {}
-
-    @cached_property
-    def messages(self) -> list[Json]:
-        """The turns."""
-        return self.json.get("messages", [])
-
-    @cached_property
-    def system(self) -> str:
-        """The system prompt's text."""
-        return _text_of(self.json.get("system", ""))
-
-    @cached_property
-    def first_user_text(self) -> str:
-        """Text of the first user turn: the query."""
-        return _text_of(self.messages[0]["content"]) if self.messages else ""
-
-    @cached_property
-    def turn(self) -> int:
-        """Which answer of this conversation is asked for, from 1."""
-        return 1 + sum(message["role"] == "assistant" for message in self.messages)
-
-    @cached_property
-    def results(self) -> list[Json]:
-        """The tool results of the last turn."""
-        content: str | list[Json] = self.messages[-1]["content"] if self.messages else ""
-        return [] if isinstance(content, str) else [block for block in content if block["type"] == "tool_result"]
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Names the conversation: the same for every turn and every attempt of one run."""
-        return hashlib.sha256(f"{self.system}\x1f{self.first_user_text}".encode()).hexdigest()[:16]
-
-
-def _text_of(content: str | list[Json]) -> str:
-    if isinstance(content, str):
-        return content
-    return "\n".join(block["text"] for block in content if block["type"] == "text")
+__all__ = ["Answer", "Call", "Json", "Ledger", "ModelServer", "Request", "Rules", "Script", "answer_from"]
 
 
 class Rules:
@@ -168,7 +56,7 @@ def _fits(when: Json, request: Request) -> bool:
             if wanted not in json.dumps(request.results, ensure_ascii=False):
                 return False
         elif name == "model":
-            if wanted != request.json.get("model"):
+            if wanted != request.model:
                 return False
         elif wanted not in texts[name]:
             return False
@@ -224,7 +112,7 @@ class Ledger:
             self._file = None
 
 
-class MessagesServer:
+class ModelServer:
     """The server; `requests` and `on_request` are for assertions on what was sent."""
 
     def __init__(
@@ -312,7 +200,7 @@ class MessagesServer:
         try:
             return self.script(request)
         except AssertionError as error:
-            return Answer(status=400, message=f"messages_server: {error}")
+            return Answer(status=400, message=f"model_server: {error}")
 
     def control(self, request: Request) -> Json | None:
         """Requests about the server itself, for those who run it as a process."""
@@ -328,7 +216,7 @@ class MessagesServer:
 class _Connection(asyncio.Protocol):
     """One keep-alive connection; requests are answered one after another."""
 
-    def __init__(self, server: MessagesServer) -> None:
+    def __init__(self, server: ModelServer) -> None:
         self._server = server
         self._buffer = bytearray()
         self._head: tuple[Request, int, int] | None = None
@@ -381,8 +269,8 @@ class _Connection(asyncio.Protocol):
         return request
 
     def _serve(self, request: Request) -> None:
-        if request.path != "/v1/messages":
-            said = self._server.control(request)
+        said = request.protocol.plain(request) if request.protocol is not None else self._server.control(request)
+        if request.protocol is None or said is not None:
             self._write_plain(404 if said is None else 200, to_json(said or {}))
             return
         self._current = request
@@ -390,15 +278,15 @@ class _Connection(asyncio.Protocol):
         if answer.status != 200 or answer.raw_body or not answer.is_instant:
             self._task = asyncio.create_task(self._play(request, answer))
             return
-        events = b"".join(_events(request, answer))
-        self._transport.write(b"%s%x\r\n%s\r\n0\r\n\r\n" % (_head(answer), len(events), events))
+        events = b"".join(request.wire.events(request, answer))
+        self._transport.write(b"%s%x\r\n%s\r\n0\r\n\r\n" % (_head(request, answer), len(events), events))
         self._finished(request)
 
     async def _play(self, request: Request, answer: Answer) -> None:
         if answer.delay_ms:
             await asyncio.sleep(answer.delay_ms / 1000)
         if answer.status != 200 or answer.raw_body:
-            self._write_plain(answer.status, _error_body(answer), answer)
+            self._write_plain(answer.status, _error_body(request, answer), answer)
         elif not await self._stream(request, answer):
             return
         self._task = None
@@ -408,11 +296,11 @@ class _Connection(asyncio.Protocol):
     async def _stream(self, request: Request, answer: Answer) -> bool:
         """Whether the connection lives on."""
         has_head = False
-        for number, event in enumerate((*_events(request, answer), b"")):
-            if number == answer.after_events and not await self._happens(answer, has_head=has_head):
+        for number, event in enumerate((*request.wire.events(request, answer), b"")):
+            if number == answer.after_events and not await self._happens(request, answer, has_head=has_head):
                 return answer.then != "die"
             if not has_head:
-                self._transport.write(_head(answer))
+                self._transport.write(_head(request, answer))
                 has_head = True
             if answer.event_delay_ms:
                 await asyncio.sleep(answer.event_delay_ms / 1000)
@@ -420,7 +308,7 @@ class _Connection(asyncio.Protocol):
             self._write_chunk(event)
         return True
 
-    async def _happens(self, answer: Answer, *, has_head: bool) -> bool:
+    async def _happens(self, request: Request, answer: Answer, *, has_head: bool) -> bool:
         """Do what the answer says happens here; whether it goes on afterwards."""
         if answer.then == "hang":
             await self._server.gate(answer.gate).wait()
@@ -431,9 +319,9 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
             return False
         if not has_head:
-            self._transport.write(_head(answer))
+            self._transport.write(_head(request, answer))
         if answer.then == "error":
-            self._write_chunk(_sse("error", _error(answer)))
+            self._write_chunk(request.wire.stream_error(answer))
         self._transport.write(b"0\r\n\r\n")
         return False
 
@@ -455,11 +343,16 @@ def _parsed(head: bytes) -> tuple[Request, int]:
     first, *lines = head.decode("latin-1").split("\r\n")
     method, target, _ = first.split(" ", 2)
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    return Request(method, target, headers, b""), int(headers.get("content-length", "0"))
+    request = Request(method, target, headers, b"", protocol_at(urlsplit(target).path))
+    return request, int(headers.get("content-length", "0"))
 
 
-def _head(answer: Answer) -> bytes:
-    kind = answer.content_type or "text/event-stream; charset=utf-8"
+def _error_body(request: Request, answer: Answer) -> bytes:
+    return answer.raw_body.encode() if answer.raw_body else request.wire.error_body(answer)
+
+
+def _head(request: Request, answer: Answer) -> bytes:
+    kind = answer.content_type or request.wire.content_type
     extra = _header_lines({"request-id": "req_scripted", **answer.headers})
     return f"HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\n{extra}transfer-encoding: chunked\r\n\r\n".encode()
 
@@ -468,95 +361,12 @@ def _header_lines(headers: Mapping[str, str]) -> str:
     return "".join(f"{name}: {value}\r\n" for name, value in headers.items())
 
 
-def _error_body(answer: Answer) -> bytes:
-    return answer.raw_body.encode() if answer.raw_body else to_json(_error(answer))
-
-
-def _error(answer: Answer) -> Json:
-    error: Json = {"type": answer.error_type, "message": answer.message}
-    if answer.error_code:
-        error["details"] = {"error_code": answer.error_code}
-    return {"type": "error", "error": error, "request_id": "req_scripted"}
-
-
-def _events(request: Request, answer: Answer) -> Iterator[bytes]:
-    """The server-sent events of one answer."""
-    input_usage = {**answer.usage, "output_tokens": 1}
-    message: Json = {
-        "id": f"msg_{request.fingerprint}_{request.turn}",
-        "type": "message",
-        "role": "assistant",
-        "model": answer.model or request.json.get("model", ""),
-        "content": [],
-        "stop_reason": None,
-        "stop_sequence": None,
-        "usage": input_usage,
-    }
-    yield _sse("message_start", {"message": message})
-    blocks = answer.blocks or tuple(_blocks(request, answer))
-    for index, block in enumerate(blocks):
-        start, deltas = _split(block, answer.delta_size)
-        yield _sse("content_block_start", {"index": index, "content_block": start})
-        if index == 0:
-            yield _sse("ping", {})
-        for delta in deltas:
-            yield _sse("content_block_delta", {"index": index, "delta": delta})
-        yield _sse("content_block_stop", {"index": index})
-    has_calls = any(block["type"] == "tool_use" for block in blocks)
-    stop_reason = answer.stop_reason or ("tool_use" if has_calls else "end_turn")
-    delta = {"stop_reason": stop_reason, "stop_sequence": None}
-    output_usage = {
-        name: answer.usage[name] for name in ("output_tokens", "output_tokens_details") if name in answer.usage
-    }
-    yield _sse("message_delta", {"delta": delta, "usage": output_usage})
-    yield _sse("message_stop", {})
-
-
-def _blocks(request: Request, answer: Answer) -> Iterator[Json]:
-    if answer.thinking:
-        yield {"type": "thinking", "thinking": answer.thinking, "signature": answer.signature}
-    if answer.redacted:
-        yield {"type": "redacted_thinking", "data": answer.redacted}
-    if answer.text:
-        yield {"type": "text", "text": answer.text}
-    for index, call in enumerate(answer.calls):
-        call_id = call.id or f"toolu_{request.fingerprint}_{request.turn}_{index}"
-        yield {"type": "tool_use", "id": call_id, "name": call.name, "input": call.args}
-
-
-def _split(block: Json, size: int) -> tuple[Json, list[Json]]:
-    """A block as it starts, and the deltas that fill it."""
-    match block["type"]:
-        case "text":
-            return {**block, "text": ""}, [{"type": "text_delta", "text": piece} for piece in _cut(block["text"], size)]
-        case "thinking":
-            pieces = _cut(block["thinking"], size)
-            deltas: list[Json] = [{"type": "thinking_delta", "thinking": piece} for piece in pieces]
-            deltas.append({"type": "signature_delta", "signature": block["signature"]})
-            return {**block, "thinking": "", "signature": ""}, deltas
-        case "tool_use":
-            text = block["input"] if isinstance(block["input"], str) else to_json(block["input"]).decode()
-            # The real API opens every call with an empty piece.
-            pieces = ["", *_cut(text if text != "{}" else "", size)]
-            return {**block, "input": {}}, [{"type": "input_json_delta", "partial_json": piece} for piece in pieces]
-        case _:
-            return block, []
-
-
-def _cut(text: str, size: int) -> list[str]:
-    return [text[at : at + size] for at in range(0, len(text), size)] if size else [text] if text else []
-
-
-def _sse(name: str, data: Json) -> bytes:
-    return b"event: %s\ndata: %s\n\n" % (name.encode(), to_json({"type": name, **data}))
-
-
 def load_script(name: str) -> Script:
     """A script from a JSON file of rules, or from a function written `path/to/file.py:function`."""
     path, _, function = name.partition(":")
     if not function:
         return Rules(json.loads(Path(path).read_text()))
-    spec = importlib.util.spec_from_file_location("messages_server_script", path)
+    spec = importlib.util.spec_from_file_location("model_server_script", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -571,7 +381,7 @@ async def _main() -> None:
     parser.add_argument("--port-file", type=Path, required=True)
     parser.add_argument("--ledger", type=Path)
     options = parser.parse_args()
-    server = MessagesServer(load_script(options.script), ledger=options.ledger, port=options.port, keeps_requests=False)
+    server = ModelServer(load_script(options.script), ledger=options.ledger, port=options.port, keeps_requests=False)
     await server.start()
     temporary = options.port_file.with_suffix(".tmp")
     temporary.write_text(str(server.port))

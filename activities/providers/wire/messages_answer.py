@@ -4,15 +4,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal
 
-from pydantic_core import from_json
-
-from ...core.messages import ExpertPart, TextPart, ThinkingPart, ToolCallPart
-from ...core.run import FinishReason, Generation
-from ...core.tools import ToolSpec, sorted_calls
-from ...core.usage import NO_USAGE, Usage
-from .anthropic_body import sealed
-from .base import INVALID_JSON_ARGUMENT, INVALID_JSON_LIMIT
-from .failures import ProviderError
+from ....core.messages import ExpertPart, TextPart, ThinkingPart, ToolCallPart
+from ....core.run import FinishReason, Generation
+from ....core.tools import ToolSpec, sorted_calls
+from ....core.usage import NO_USAGE, Usage
+from ..failures import ProviderError
+from .messages_body import placed
+from .parts import arguments
 
 _FINISH_REASONS: Mapping[str, FinishReason] = MappingProxyType(
     {
@@ -149,7 +147,7 @@ class Answer:
         return ToolCallPart(
             tool_call_id=block.start["id"],
             tool_name=self._tool_names.get(name, name),
-            args=_arguments(block.text) if block.pieces else block.start.get("input") or {},
+            args=arguments(block.text) if block.pieces else block.start.get("input") or {},
         )
 
 
@@ -179,16 +177,4 @@ def _thought(block: _Block, position: int, *, is_in_order: bool) -> ThinkingPart
     # Behind blocks that our order moves, it can be shown but no longer be replayed.
     if not signature or (position and not is_in_order):
         return ThinkingPart(thinking=block.text)
-    return ThinkingPart(thinking=block.text, signature=sealed(signature, position=position, is_redacted=is_redacted))
-
-
-def _arguments(text: str) -> dict[str, Any]:
-    if not text.strip():
-        return {}
-    try:
-        arguments = from_json(text, allow_inf_nan=False)
-    except ValueError:
-        arguments = None
-    if not isinstance(arguments, dict):
-        return {INVALID_JSON_ARGUMENT: text[:INVALID_JSON_LIMIT]}
-    return arguments  # pyright: ignore[reportUnknownVariableType]
+    return ThinkingPart(thinking=block.text, signature=placed(signature, position=position, is_redacted=is_redacted))

@@ -11,9 +11,8 @@ import httpx2
 import pytest
 from perstack.activities.providers.failures import ProviderError
 from perstack.core.messages import TextPart, ToolCallPart
-from support import messages_server
-from support.messages_server import Answer, Json, MessagesServer, Rules
 from support.model_requests import Heard, anthropic, request, steps
+from support.model_server import Answer, Json, ModelServer, Rules
 
 RULES: list[Json] = [
     {"when": {"turn": 1, "attempt": 1}, "answer": {"status": 529, "error_type": "overloaded_error"}},
@@ -23,7 +22,7 @@ RULES: list[Json] = [
 
 
 async def test_rules_choose_by_content_turn_and_attempt() -> None:
-    async with MessagesServer(Rules(RULES)) as server:
+    async with ModelServer(Rules(RULES)) as server:
         provider = anthropic(server)
         with pytest.raises(ProviderError):
             await provider.generate(request(steps(0)), Heard())
@@ -36,7 +35,7 @@ async def test_rules_choose_by_content_turn_and_attempt() -> None:
 
 
 async def test_a_script_without_an_answer_says_what_it_was_asked() -> None:
-    async with MessagesServer(Rules(RULES[:1])) as server:
+    async with ModelServer(Rules(RULES[:1])) as server:
         provider = anthropic(server)
         with pytest.raises(ProviderError, match="no rule for turn 3 of 'Go"):
             await provider.generate(request(steps(2)), Heard())
@@ -44,7 +43,7 @@ async def test_a_script_without_an_answer_says_what_it_was_asked() -> None:
 
 
 async def test_hanging_answers_go_on_when_released() -> None:
-    async with MessagesServer(lambda _: Answer(text="hello", after_events=4, then="hang", gate="g")) as server:
+    async with ModelServer(lambda _: Answer(text="hello", after_events=4, then="hang", gate="g")) as server:
         provider = anthropic(server)
         task = asyncio.create_task(provider.generate(request(), Heard()))
         await asyncio.sleep(0.1)
@@ -56,12 +55,12 @@ async def test_hanging_answers_go_on_when_released() -> None:
 
 async def test_the_ledger_counts_per_conversation_and_turn(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
-    async with MessagesServer(lambda _: Answer(text="hello"), ledger=path) as server:
+    async with ModelServer(lambda _: Answer(text="hello"), ledger=path) as server:
         provider = anthropic(server)
         for count in (0, 1, 1):
             await provider.generate(request(steps(count)), Heard())
         await provider.close()
-    async with MessagesServer(lambda asked: Answer(text=f"attempt {asked.attempt}"), ledger=path) as server:
+    async with ModelServer(lambda asked: Answer(text=f"attempt {asked.attempt}"), ledger=path) as server:
         provider = anthropic(server)
         again = await provider.generate(request(steps(1)), Heard())
         await provider.close()
@@ -78,8 +77,8 @@ async def test_it_runs_as_a_process_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "rules.json").write_text(json.dumps([{"answer": {"text": "hello", "after_events": 4, "then": "hang"}}]))
     port_file = tmp_path / "port"
     process = await asyncio.create_subprocess_exec(
-        sys.executable, messages_server.__file__, "--script", tmp_path / "rules.json", "--port-file", port_file,
-        "--ledger", tmp_path / "ledger",
+        sys.executable, "-m", "support.model_server", "--script", tmp_path / "rules.json", "--port-file", port_file,
+        "--ledger", tmp_path / "ledger", env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
     )  # fmt: skip
     async with asyncio.timeout(20):
         while not port_file.exists():  # noqa: ASYNC110

@@ -3,18 +3,13 @@
 The typed call of the SDK walks the whole conversation on every call (DESIGN §9), so nothing here goes through it.
 """
 
-import base64
-import binascii
-import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, assert_never
+from typing import assert_never
 
-from pydantic_core import PydanticSerializationError, to_json
-
-from ...core.expert import ModelChoice
-from ...core.messages import (
+from ....core.expert import ModelChoice
+from ....core.messages import (
     ExpertMessage,
     FileBinaryPart,
     FileInlinePart,
@@ -24,6 +19,7 @@ from ...core.messages import (
     ImageUrlPart,
     InstructionMessage,
     Message,
+    ProviderToolPart,
     ResultPart,
     TextPart,
     ThinkingPart,
@@ -33,28 +29,39 @@ from ...core.messages import (
     UserMessage,
     UserPart,
 )
-from ...core.models import (
-    MIN_THINKING_TOKENS,
-    AnthropicCapabilities,
-    anthropic_capabilities,
+from ....core.models import (
     reasoning_effort,
     thinking_tokens,
 )
-from ...core.tools import ToolSpec
-from .base import ModelRequest
-from .failures import ProviderError
+from ....core.profiles.claude import MIN_THINKING_TOKENS, ClaudeCapabilities, claude_capabilities
+from ....core.profiles.providers import PROVIDERS
+from ....core.tools import ToolSpec
+from ..base import ModelRequest
+from ..failures import ProviderError
+from .parts import (
+    PDF,
+    Json,
+    encoded,
+    file_text,
+    image_type,
+    is_foreign,
+    json_bytes,
+    left_out,
+    refused,
+    says_something,
+    takes,
+    tool_names,
+    wire_name,
+)
 
-Json = dict[str, Any]
-
+API = "messages"
+PROFILE = PROVIDERS["anthropic"]
 CACHE_MARK = b',"cache_control":{"type":"ephemeral"}}'
 DROP_STALE_THINKING = "drop-stale-thinking"
 """Note in the wire cache: this conversation no longer is what its thinking blocks were signed for."""
 BINDING_BETA = "thinking-binding-controls-2026-08-01"
-_IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
-_TEXT_TYPES = frozenset({"application/json", "application/xml", "application/yaml", "application/toml"})
-_NOT_IN_TOOL_NAME = re.compile(r"[^a-zA-Z0-9_-]")
 _MAX_TOOL_NAME = 128
-_SEALED = re.compile(r"(\d+)([rt]):(.*)", re.DOTALL)
+_PLACED = re.compile(r"(\d+)([rt]):(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +81,7 @@ def request_body(request: ModelRequest) -> Body:
         ProviderError: the conversation holds something this API cannot take.
     """
     choice = request.expert.model
-    options = _options(choice, anthropic_capabilities(choice.model))
+    options = _options(choice, claude_capabilities(choice.model))
     betas: tuple[str, ...] = ()
     render = _blocks
     if DROP_STALE_THINKING in request.cache.notes:
@@ -85,7 +92,7 @@ def request_body(request: ModelRequest) -> Body:
         else:
             # Where thinking is off the API takes no such wish.
             render = _blocks_without_thinking
-    pieces = [_json({"model": choice.model, "stream": True, **options})[:-1]]
+    pieces = [json_bytes({"model": choice.model, "stream": True, **options})[:-1]]
     if system := _system(request):
         pieces += (b',"system":[', _marked(system), b"]")
     if request.tools:
@@ -95,16 +102,16 @@ def request_body(request: ModelRequest) -> Body:
         pieces += turn.pieces(b"," if number else b"")
     pieces.append(b"]}")
     # One join: a long conversation is copied once.
-    return Body(content=b"".join(pieces), tool_names=_tool_names(request.tools), betas=betas)
+    return Body(content=b"".join(pieces), tool_names=tool_names(PROFILE, request.tools, _MAX_TOOL_NAME), betas=betas)
 
 
-def _options(choice: ModelChoice, capabilities: AnthropicCapabilities) -> Json:
+def _options(choice: ModelChoice, capabilities: ClaudeCapabilities) -> Json:
     """Output limit and reasoning, each in the form this model takes."""
     max_tokens = choice.max_output_tokens or capabilities.max_output_tokens
     return {"max_tokens": max_tokens, **_reasoning(choice, capabilities, max_tokens)}
 
 
-def _reasoning(choice: ModelChoice, capabilities: AnthropicCapabilities, max_tokens: int) -> Json:
+def _reasoning(choice: ModelChoice, capabilities: ClaudeCapabilities, max_tokens: int) -> Json:
     effort = reasoning_effort(choice.reasoning_budget)
     if capabilities.thinking == "none":
         return {}
@@ -119,7 +126,7 @@ def _reasoning(choice: ModelChoice, capabilities: AnthropicCapabilities, max_tok
     return {"thinking": {"type": "enabled", "budget_tokens": budget}} if budget < max_tokens else {}
 
 
-def _without_reasoning(capabilities: AnthropicCapabilities) -> Json:
+def _without_reasoning(capabilities: ClaudeCapabilities) -> Json:
     match capabilities.thinking_off:
         case "omit":
             return {}
@@ -199,27 +206,16 @@ def _marked(blocks: bytes) -> bytes:
 
 
 def _tools(tools: tuple[ToolSpec, ...]) -> bytes:
-    return b",".join(_json(_tool(spec)) for spec in tools)
+    return b",".join(json_bytes(_tool(spec)) for spec in tools)
 
 
 def _tool(spec: ToolSpec) -> Json:
     description = {"description": spec.description} if spec.description else {}
-    return {"name": wire_name(spec.name), **description, "input_schema": {"type": "object", **spec.input_schema}}
-
-
-def wire_name(name: str) -> str:
-    """`name` in the letters the API allows for tools."""
-    return _NOT_IN_TOOL_NAME.sub("_", name)[:_MAX_TOOL_NAME]
-
-
-def _tool_names(tools: tuple[ToolSpec, ...]) -> dict[str, str]:
-    names: dict[str, str] = {}
-    for spec in tools:
-        other = names.setdefault(wire_name(spec.name), spec.name)
-        if other != spec.name:
-            message = f"The tools `{other}` and `{spec.name}` have the same name for Anthropic: {wire_name(spec.name)}."
-            raise ProviderError("unsupported", message, hint="Leave one of them out with `omit`.")
-    return names
+    return {
+        "name": wire_name(spec.name, _MAX_TOOL_NAME),
+        **description,
+        "input_schema": {"type": "object", **spec.input_schema},
+    }
 
 
 def _blocks(message: Message) -> bytes:
@@ -228,7 +224,7 @@ def _blocks(message: Message) -> bytes:
         case InstructionMessage():
             blocks = [_text(part) for part in message.contents if part.text.strip()]
         case UserMessage():
-            blocks = [_user_block(part) for part in message.contents if _says_something(part)]
+            blocks = [_user_block(part) for part in message.contents if says_something(part)]
             if not blocks:
                 raise ProviderError("unsupported", "Anthropic cannot take an empty user message.")
         case ExpertMessage():
@@ -237,7 +233,7 @@ def _blocks(message: Message) -> bytes:
             blocks = [_result_block(part) for part in message.contents]
         case _:
             assert_never(message)
-    return b",".join(map(_json, blocks))
+    return b",".join(map(json_bytes, blocks))
 
 
 def _blocks_without_thinking(message: Message) -> bytes:
@@ -247,34 +243,24 @@ def _blocks_without_thinking(message: Message) -> bytes:
     return _blocks(message)
 
 
-def _says_something(part: object) -> bool:
-    """Text blocks without a visible character are refused by the API and say nothing."""
-    return not isinstance(part, TextPart) or bool(part.text.strip())
-
-
 def _text(part: TextPart) -> Json:
     return {"type": "text", "text": part.text}
 
 
 def _user_block(part: UserPart) -> Json:
+    if isinstance(part, TextPart):
+        return _text(part)
+    if not takes(PROFILE, part):
+        raise refused(PROFILE, part)
     match part:
-        case TextPart():
-            return _text(part)
         case ImageUrlPart():
-            _image_type(part)
             return {"type": "image", "source": {"type": "url", "url": part.url}}
-        case ImageInlinePart():
-            return _image(part, part.encoded_data)
-        case ImageBinaryPart():
-            return _image(part, _encoded(part))
         case FileUrlPart():
-            if part.mime_type != "application/pdf":
-                raise _refused(part, "by URL it takes PDF files only")
             return {"type": "document", "source": {"type": "url", "url": part.url}}
-        case FileInlinePart():
-            return _document(part, part.encoded_data)
-        case FileBinaryPart():
-            return _document(part, _encoded(part))
+        case ImageInlinePart() | ImageBinaryPart():
+            return _image(part)
+        case FileInlinePart() | FileBinaryPart():
+            return _document(part)
         case _:
             assert_never(part)
 
@@ -286,15 +272,17 @@ def _expert_blocks(message: ExpertMessage) -> list[Json]:
     for part in message.contents:
         match part:
             case TextPart():
-                if _says_something(part):
+                if says_something(part):
                     spoken.append(_text(part))
             case ToolCallPart():
-                name = wire_name(part.tool_name)
+                name = wire_name(part.tool_name, _MAX_TOOL_NAME)
                 spoken.append({"type": "tool_use", "id": part.tool_call_id, "name": name, "input": part.args})
             case ThinkingPart():
-                # Without a signature it is another provider's, which this API refuses.
-                if part.signature:
+                # Without a signature of its own it is another provider's, which this API refuses.
+                if part.signature and not is_foreign(API, part.signature):
                     thoughts.append(_thinking_block(part.thinking, part.signature))
+            case ProviderToolPart():
+                pass
             case _:
                 assert_never(part)
     for offset, (position, block) in enumerate(thoughts):
@@ -303,7 +291,7 @@ def _expert_blocks(message: ExpertMessage) -> list[Json]:
     return spoken if len(spoken) > len(thoughts) else []
 
 
-def sealed(signature: str, *, position: int = 0, is_redacted: bool = False) -> str:
+def placed(signature: str, *, position: int = 0, is_redacted: bool = False) -> str:
     """A signature that remembers what a thinking part has no field for.
 
     The API checks on replay that each thinking block stands where it was (`preserved thinking`), while our parts
@@ -313,7 +301,7 @@ def sealed(signature: str, *, position: int = 0, is_redacted: bool = False) -> s
 
 
 def _thinking_block(thinking: str, signature: str) -> tuple[int, Json]:
-    match = _SEALED.fullmatch(signature)
+    match = _PLACED.fullmatch(signature)
     position, is_redacted, signature = (int(match[1]), match[2] == "r", match[3]) if match else (0, False, signature)
     if is_redacted:
         return position, {"type": "redacted_thinking", "data": signature}
@@ -322,7 +310,7 @@ def _thinking_block(thinking: str, signature: str) -> tuple[int, Json]:
 
 def _result_block(part: ToolResultPart) -> Json:
     block: Json = {"type": "tool_result", "tool_use_id": part.tool_call_id}
-    contents = [_result_content(content) for content in part.contents if _says_something(content)]
+    contents = [_result_content(content) for content in part.contents if says_something(content)]
     is_text = all(content["type"] == "text" for content in contents)
     if part.is_error and not is_text:
         # The API allows nothing but text beside `is_error`.
@@ -335,56 +323,21 @@ def _result_block(part: ToolResultPart) -> Json:
 
 
 def _result_content(part: ResultPart) -> Json:
-    match part:
-        case TextPart():
-            return _text(part)
-        case ImageInlinePart():
-            return _image(part, part.encoded_data)
-        case FileInlinePart():
-            return _document(part, part.encoded_data)
-        case _:
-            assert_never(part)
+    if isinstance(part, TextPart):
+        return _text(part)
+    if not takes(PROFILE, part, is_result=True):
+        return {"type": "text", "text": left_out(PROFILE, part)}
+    return _image(part) if isinstance(part, ImageInlinePart) else _document(part)
 
 
-def _image(part: ImageInlinePart | ImageBinaryPart, data: str) -> Json:
-    return {"type": "image", "source": {"type": "base64", "media_type": _image_type(part), "data": data}}
+def _image(part: ImageInlinePart | ImageBinaryPart) -> Json:
+    source = {"type": "base64", "media_type": image_type(part), "data": encoded(PROFILE, part)}
+    return {"type": "image", "source": source}
 
 
-def _image_type(part: ImageUrlPart | ImageInlinePart | ImageBinaryPart) -> str:
-    mime_type = "image/jpeg" if part.mime_type == "image/jpg" else part.mime_type
-    if mime_type not in _IMAGE_TYPES:
-        raise _refused(part, "it takes JPEG, PNG, GIF and WebP images")
-    return mime_type
-
-
-def _document(part: FileInlinePart | FileBinaryPart, data: str) -> Json:
-    if part.mime_type == "application/pdf":
-        return {"type": "document", "source": {"type": "base64", "media_type": part.mime_type, "data": data}}
-    if not part.mime_type.startswith("text/") and part.mime_type not in _TEXT_TYPES:
-        raise _refused(part, "it takes PDF and text files")
-    try:
-        text = base64.b64decode(data, validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError) as error:
-        raise _refused(part, "its text is not UTF-8") from error
-    return {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": text}}
-
-
-def _encoded(part: ImageBinaryPart | FileBinaryPart) -> str:
-    """Base64 of a part whose string holds one byte per character."""
-    try:
-        return base64.b64encode(part.data.encode("latin-1")).decode()
-    except UnicodeEncodeError as error:
-        raise _refused(part, "its data is not a string of bytes") from error
-
-
-def _refused(part: UserPart, reason: str) -> ProviderError:
-    mime_type = "" if isinstance(part, TextPart) else f" of type `{part.mime_type}`"
-    return ProviderError("unsupported", f"Anthropic cannot take the {part.type}{mime_type}: {reason}.")
-
-
-def _json(value: Sequence[Json] | Json) -> bytes:
-    try:
-        return to_json(value)
-    except PydanticSerializationError:
-        # Half a surrogate pair, which no JSON can carry.
-        return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
+def _document(part: FileInlinePart | FileBinaryPart) -> Json:
+    if part.mime_type == PDF:
+        source = {"type": "base64", "media_type": part.mime_type, "data": encoded(PROFILE, part)}
+    else:
+        source = {"type": "text", "media_type": "text/plain", "data": file_text(PROFILE, part)}
+    return {"type": "document", "source": source}
