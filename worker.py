@@ -52,10 +52,11 @@ async def working(
 ) -> AsyncGenerator[Sessions]:
     """Work on a queue while the block runs."""
     env = dict(os.environ if host_env is None else host_env)
-    maker = SessionMaker(storage=storage, host_env=env)
+    feed = feed or Feed()
+    maker = SessionMaker(storage=storage, host_env=env, feed=feed)
     sessions = Sessions(client, maker.make)
     queue = f"{plan.task_queue}@{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}" if plan.is_pool else None
-    caller, generator = ToolCaller(sessions), Generator(sessions, feed or Feed())
+    caller, generator = ToolCaller(sessions), Generator(sessions, feed)
     opener = SessionOpener(sessions, queue=queue or plan.task_queue, is_sandbox=env.get("PERSTACK_SANDBOX") == "1")
     # A local call runs where the workflow task runs, so the shared worker knows `call_tool` in either case.
     shared = [opener.open_session, caller.call_tool]
@@ -73,6 +74,7 @@ async def working(
         graceful_shutdown_timeout=plan.grace,
         build_id=BUILD_ID,
     )
+    tidy = asyncio.create_task(sessions.keep_tidy())
     try:
         async with shared_worker:
             if queue is None:
@@ -86,6 +88,7 @@ async def working(
                 await shared_worker.shutdown()
                 await asyncio.sleep(LEAVING_SECONDS)
     finally:
+        tidy.cancel()
         await sessions.close()
         await maker.providers.close()
 

@@ -6,12 +6,16 @@ from temporalio import activity
 
 from ..core.conversation import Appendix
 from ..core.expert import BASE_SKILL
+from ..core.messages import ToolCallPart
 from ..core.tools import ATTEMPT_COMPLETION, IN_ORDER_TOOLS, ToolOutcome, ToolSpec, remaining_todos, text_outcome
 from ..workflows.contracts import CALL_TOOL, CallAnswer, CallRequest
 from .boundary import failures_translated, heartbeating, worker_leaving
 from .providers.base import INVALID_JSON_ARGUMENT
 from .session import RunSession, calling_run
 from .sessions import Sessions
+
+CALL_ID_META = "perstack/call"
+"""In the `_meta` of an MCP call: the same for every try of one call, so that a server can tell a repeat."""
 
 
 class ToolCaller:
@@ -49,23 +53,31 @@ class ToolCaller:
         spec = next(spec for spec in session.toolset.specs if spec.name == call.tool_name)
         session.in_use += 1
         try:
-            outcome = await self._run(session, spec, call.args)
+            outcome = session.redactor.outcome(await self._run(session, spec, call, step=request.step))
         finally:
             session.in_use -= 1
             session.used_at = time.monotonic()
         session.outcomes[request.index] = outcome
         return outcome
 
-    async def _run(self, session: RunSession, spec: ToolSpec, args: dict[str, object]) -> ToolOutcome:
+    async def _run(self, session: RunSession, spec: ToolSpec, call: ToolCallPart, *, step: int) -> ToolOutcome:
+        args = call.args
         if INVALID_JSON_ARGUMENT in args:
             text = f"The arguments of {spec.name} were no JSON object: {args[INVALID_JSON_ARGUMENT]}"
             return text_outcome(text, is_error=True)
-        assert spec.skill_name == BASE_SKILL, "other skills are refused before the run starts"
+        if spec.skill_name != BASE_SKILL:
+            return await session.skills.call(
+                spec,
+                args,
+                known=session.known_skills,
+                timeout_seconds=session.start.settings.limits.timeout_ms / 1000,
+                meta={CALL_ID_META: f"{session.start.job_id}:{step}:{call.tool_call_id}"},
+            )
         if spec.name not in IN_ORDER_TOOLS:
-            answer = await session.base.call(spec.name, args, todos=session.todos)
+            answer = await session.skills.call_base(spec.name, args, todos=session.todos)
             return answer.outcome
         async with session.in_order:
-            answer = await session.base.call(spec.name, args, todos=session.todos)
+            answer = await session.skills.call_base(spec.name, args, todos=session.todos)
             if answer.todos is not None:
                 session.todos = answer.todos
             return answer.outcome

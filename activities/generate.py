@@ -17,6 +17,7 @@ from .feed import Feed
 from .providers.base import ModelRequest
 from .providers.cassette import RecordedFailure
 from .providers.failures import ProviderError
+from .redaction import RedactedStream, Redactor
 from .session import RunKey, RunSession, calling_run
 from .sessions import Sessions
 
@@ -37,14 +38,36 @@ class _Live:
     seq: int = 0
     length: int = 0
     tail: str = field(default="")
+    redactor: Redactor = field(default_factory=lambda: Redactor(()))
+    """Of the session, once there is one."""
+    _stream: RedactedStream | None = None
+    _kind: str = "text"
+    """Of what is said now."""
 
     def reasoning(self, delta: str) -> None:
-        self._publish("reasoning", delta)
+        self._take("reasoning", delta)
 
     def text(self, delta: str) -> None:
-        self.length += len(delta)
-        self.tail = (self.tail + delta)[-TAIL_BYTES:]
-        self._publish("text", delta)
+        self._take("text", delta)
+
+    def flush(self) -> None:
+        """Say what was held back because it could have become a secret: what it belongs to is complete."""
+        if self._stream is not None:
+            self._say(self._kind, self._stream.flush())
+
+    def _take(self, kind: str, delta: str) -> None:
+        if self._stream is None or kind != self._kind:
+            self.flush()
+            self._stream, self._kind = self.redactor.stream(), kind
+        self._say(kind, self._stream.feed(delta))
+
+    def _say(self, kind: str, delta: str) -> None:
+        if not delta:
+            return
+        if kind == "text":
+            self.length += len(delta)
+            self.tail = (self.tail + delta)[-TAIL_BYTES:]
+        self._publish(kind, delta)
 
     def count(self, usage: Usage) -> None:
         self.usage = usage
@@ -105,6 +128,7 @@ class Generator:
         return generation.model_copy(update={"attempts": live.attempts, "is_draining": self._sessions.is_draining})
 
     async def _call(self, session: RunSession, request: GenerateRequest, live: _Live) -> Generation:
+        live.redactor = session.redactor
         limit = session.start.settings.limits.timeout_ms / 1000
         model_request = ModelRequest(
             expert=session.start.expert,
@@ -118,7 +142,9 @@ class Generator:
         )
         try:
             provider = await session.provider()
-            return await provider.generate(model_request, live)
+            generation = await provider.generate(model_request, live)
+            live.flush()
+            return session.redactor.generation(generation)
         except asyncio.CancelledError:
             if activity.is_worker_shutdown():
                 raise
@@ -129,6 +155,7 @@ class Generator:
     def _failed(self, error: PerstackError, live: _Live) -> BaseException:
         """The failure of this attempt; one that will be repeated is left in the heartbeat for the next attempt."""
         is_provider = isinstance(error, ProviderError)
+        error.message = live.redactor.text(error.message)
         if isinstance(error, ProviderError | RecordedFailure):
             failure = error.failure
         else:

@@ -9,6 +9,8 @@ from temporalio import activity
 from ..core.failures import Failure, WorkspaceError
 from ..core.prompts import Environment, render_instruction
 from ..core.run import RunInput, SessionReport
+from ..core.skills import SkillStart
+from ..core.tools import ToolSpec, interactive_tools, with_unique_names
 from ..workflows.contracts import OPEN_SESSION, OpenRequest
 from .boundary import failures_translated, heartbeating, to_application_error, worker_leaving
 from .session import RunSession, calling_run
@@ -43,14 +45,12 @@ class SessionOpener:
             return report
 
     async def _first(self, session: RunSession, report: SessionReport) -> SessionReport:
-        specs = await session.base.tools()
+        starts, specs = await _skills_of(session)
         session.toolset = session.toolset.model_copy(update={"skill_tools": specs})
         instruction = render_instruction(session.start.expert, session.toolset.specs, self._facts(session.start))
         if not session.messages:
             session.open_conversation(instruction)
-        return report.model_copy(
-            update={"instruction": instruction, "skill_tools": specs, "skills": (session.base_start,)}
-        )
+        return report.model_copy(update={"instruction": instruction, "skill_tools": specs, "skills": starts})
 
     def _facts(self, start: RunInput) -> Environment:
         return Environment(
@@ -58,6 +58,19 @@ class SessionOpener:
             working_directory=start.settings.workspace,
             is_sandbox=self._is_sandbox,
         )
+
+
+async def _skills_of(session: RunSession) -> tuple[tuple[SkillStart, ...], tuple[ToolSpec, ...]]:
+    """What came up and what the run is offered; with a lock nothing but the base skill is started."""
+    start = session.start
+    base = await session.skills.base_tools()
+    starts: tuple[SkillStart, ...] = ()
+    found = start.locked_tools.get(start.expert_key)
+    if found is None:
+        starts, found = await session.skills.start(start.expert.skills)
+    # A person is asked by the root only.
+    people = interactive_tools(start.expert.skills) if start.delegated_by is None else ()
+    return (session.base_start, *starts), with_unique_names((*base, *found, *people))
 
 
 def workspace_marker(workspace: str, *, expected: str | None) -> str:

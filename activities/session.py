@@ -9,13 +9,16 @@ from typing import NamedTuple
 from temporalio import activity
 
 from ..core.conversation import Appendix, KnownResult, Position, opening, tool_message
+from ..core.expert import Skill
 from ..core.messages import ExpertMessage, Message, ToolCallPart, ToolMessage, ToolResultPart
-from ..core.run import RunInput, SkillStart
+from ..core.run import RunInput
+from ..core.skills import SkillStart
 from ..core.state import RunState
-from ..core.tools import ToolOutcome, Toolset
+from ..core.tools import RemoveSkill, ToolOutcome, Toolset
 from .providers.base import Provider, WireCache
-from .skills.base.server import BaseSkill
+from .redaction import Redactor
 from .skills.base.todo import TodoList, todos_from
+from .skills.manager import SkillManager
 
 
 class RunKey(NamedTuple):
@@ -40,8 +43,10 @@ class RunSession:
     start: RunInput
     provider: Callable[[], Awaitable[Provider]]
     """Made at the first model call: importing an SDK takes a second, which the opening need not wait for."""
-    base: BaseSkill
+    skills: SkillManager
     base_start: SkillStart
+    redactor: Redactor
+    """Takes out what must not leave this worker."""
     toolset: Toolset
     """What the run may call now."""
     messages: list[Message] = field(default_factory=list[Message])
@@ -53,6 +58,11 @@ class RunSession:
     in_order: asyncio.Lock = field(default_factory=asyncio.Lock)
     used_at: float = field(default_factory=time.monotonic)
     in_use: int = 0
+
+    @property
+    def known_skills(self) -> tuple[Skill, ...]:
+        """The skills of the definition and those attached since."""
+        return (*self.start.expert.skills, *self.toolset.added_skills)
 
     def append(self, message: Message) -> None:
         """Add one message to the conversation."""
@@ -86,6 +96,8 @@ class RunSession:
                 change = self.outcomes[index].change
                 if change is not None:
                     self.toolset = self.toolset.apply(change)
+                if isinstance(change, RemoveSkill):
+                    self.skills.detach_soon(change.skill_name)
             self.append(tool_message(self.calls, known))
         for message in appendix.messages:
             self.append(message)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 from temporalio.client import Client
@@ -13,22 +14,33 @@ from ..client.history import Execution, read_input, read_run
 from ..client.storage.folder import FolderStorage
 from ..core.cassette import Cassette
 from ..core.conversation import Appendix, Position
-from ..core.expert import BASE_SKILL, McpStdioSkill
+from ..core.deltas import SkillSaid
+from ..core.expert import BASE_SKILL, InteractiveSkill, McpSseSkill, McpStdioSkill, Skill
 from ..core.failures import Failure, StorageError
 from ..core.run import RUNTIME_LEVEL, RunInput
-from ..core.tools import Toolset
+from ..core.tools import Toolset, ToolSpec, interactive_tools, with_unique_names
 from ..definitions.checks import SECRET_VARIABLES, delegation_problem
 from ..definitions.dynamic import RunningJob, experts_from_tables, experts_from_text
 from ..definitions.environment import read_env
 from ..definitions.experts import ModelSettings
 from .boundary import to_application_error
+from .feed import Feed
 from .providers.base import Provider
 from .providers.cassette import CassetteProvider
 from .providers.registry import ProviderRegistry
+from .redaction import Redactor, secrets_of_run
 from .session import RunKey, RunSession
 from .skills.base.dynamic import DynamicContext
 from .skills.base.server import BaseSkill
 from .skills.base.workspace import Workspace
+from .skills.endpoints import EndpointPolicy
+from .skills.manager import SkillManager
+from .skills.mcp.skill import McpSkill
+from .skills.results import ToolFailure
+
+IDLE_SKILL_SECONDS = 300.0
+"""How long a skill's process may wait for its next call before it is ended; the call starts it again."""
+TIDY_SECONDS = 10.0
 
 
 @dataclass
@@ -37,15 +49,24 @@ class SessionMaker:
 
     storage: FolderStorage
     host_env: Mapping[str, str]
+    feed: Feed = field(default_factory=Feed)
     providers: ProviderRegistry = field(default_factory=ProviderRegistry)
+    endpoints: EndpointPolicy = field(init=False)
     _making_provider: asyncio.Lock = field(default_factory=asyncio.Lock)
     _cassettes: dict[str, Cassette] = field(default_factory=dict[str, Cassette])
 
-    async def make(self, start: RunInput) -> RunSession:
+    def __post_init__(self) -> None:
+        self.endpoints = EndpointPolicy.from_env(self.host_env)
+
+    async def make(self, key: RunKey, start: RunInput) -> RunSession:
         """A session without conversation, its base skill started."""
         settings = start.settings
         self._require_storage(settings.storage_id)
+        env_files = read_env(settings.env_paths, {})
         env = read_env(settings.env_paths, self.host_env)
+        redactor = Redactor(
+            secrets_of_run(env_files, self.host_env, required_env=_required_env(start), workspace=settings.workspace)
+        )
         skill = next((s for s in start.expert.skills if s.name == BASE_SKILL), McpStdioSkill(name=BASE_SKILL))
         assert isinstance(skill, McpStdioSkill)
         toolset = Toolset(delegates=start.expert.delegates, experts=start.experts)
@@ -61,6 +82,7 @@ class SessionMaker:
             delegation_problem=delegation_problem,
             allowed_env=frozenset(settings.allowed_env),
             credential_names=SECRET_VARIABLES,
+            attach_skill=lambda skill: _attached(session, skill),
         )
         base = BaseSkill(
             workspace=Workspace(Path(settings.workspace), tuple(Path(path) for path in settings.env_paths)),
@@ -69,10 +91,39 @@ class SessionMaker:
             pick=skill.pick,
             omit=skill.omit,
         )
-        provider = partial(self._provider, start, env)
-        base_start = await base.start()
-        session = RunSession(start=start, provider=provider, base=base, base_start=base_start, toolset=toolset)
+        skills = SkillManager(base, partial(self._skill, key, settings.workspace, env, redactor))
+        session = RunSession(
+            start=start,
+            provider=partial(self._provider, start, env),
+            skills=skills,
+            base_start=await skills.start_base(),
+            redactor=redactor,
+            toolset=toolset,
+        )
         return session
+
+    def _skill(
+        self,
+        key: RunKey,
+        workspace: str,
+        env: Mapping[str, str],
+        redactor: Redactor,
+        definition: McpStdioSkill | McpSseSkill,
+    ) -> McpSkill:
+        said = count()
+
+        def told(skill_name: str, text: str) -> None:
+            news = SkillSaid(key.workflow_id, key.temporal_run_id, skill_name, text, next(said))
+            self.feed.publish(news)
+
+        return McpSkill(
+            definition,
+            env=env,
+            cwd=Path(workspace),
+            endpoints=self.endpoints,
+            scrub=redactor.text,
+            on_stderr=told,
+        )
 
     def _require_storage(self, expected: str) -> None:
         """A run's large payloads can only be read where they lie; another worker may have them."""
@@ -101,6 +152,23 @@ class SessionMaker:
         )
 
 
+def _required_env(start: RunInput) -> set[str]:
+    """Every variable that a skill of the job may be given, now or from a definition made while it runs."""
+    skills = (skill for expert in start.experts.values() for skill in expert.skills)
+    named = {name for skill in skills if isinstance(skill, McpStdioSkill) for name in skill.required_env}
+    return named | set(start.settings.allowed_env)
+
+
+async def _attached(session: RunSession, skill: Skill) -> tuple[ToolSpec, ...]:
+    """The tools of a skill that joins a run."""
+    taken = [spec.name for spec in session.toolset.specs]
+    if not isinstance(skill, InteractiveSkill):
+        return await session.skills.attach(skill, taken)
+    if session.start.delegated_by is not None:
+        raise ToolFailure("Only the coordinator of a job may ask a person.")
+    return with_unique_names(interactive_tools([skill]), taken)
+
+
 def _running_job(start: RunInput, toolset: Toolset) -> RunningJob:
     rules = start.settings.models
     settings = ModelSettings(
@@ -122,7 +190,7 @@ class Sessions:
     """All sessions of one worker process, by execution."""
 
     def __init__(
-        self, client: Client, make: Callable[[RunInput], Awaitable[RunSession]], *, idle_seconds: float = 120.0
+        self, client: Client, make: Callable[[RunKey, RunInput], Awaitable[RunSession]], *, idle_seconds: float = 120.0
     ) -> None:
         self._client = client
         self._make = make
@@ -144,7 +212,7 @@ class Sessions:
             if session is None:
                 await self._evict_idle()
                 start = await read_input(self._client, Execution(key.workflow_id, key.temporal_run_id))
-                session = self._sessions[key] = await self._make(start)
+                session = self._sessions[key] = await self._make(key, start)
             session.used_at = time.monotonic()
             return session
 
@@ -169,13 +237,21 @@ class Sessions:
         session = self._sessions.pop(key, None)
         self._locks.pop(key, None)
         if session is not None:
-            await session.base.close()
+            await session.skills.close()
+
+    async def keep_tidy(self) -> None:
+        """End what nobody uses, until cancelled: whole sessions, and processes of skills."""
+        while True:
+            await asyncio.sleep(TIDY_SECONDS)
+            await self._evict_idle()
+            busy = list(self._sessions.values())
+            await asyncio.gather(*(session.skills.close_idle(IDLE_SKILL_SECONDS) for session in busy))
 
     async def close(self) -> None:
         """Close every session."""
         sessions = list(self._sessions.values())
         self._sessions.clear()
-        await asyncio.gather(*(session.base.close() for session in sessions), return_exceptions=True)
+        await asyncio.gather(*(session.skills.close() for session in sessions), return_exceptions=True)
 
     async def _evict_idle(self) -> None:
         now = time.monotonic()

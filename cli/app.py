@@ -68,6 +68,9 @@ def run(
     ] = None,
     address: Address = None,
     replay: Annotated[str | None, typer.Option(help="Answer from this cassette instead of a provider.")] = None,
+    frozen: Annotated[
+        bool, typer.Option("--frozen", help="Refuse to run when the definition differs from perstack.lock.")
+    ] = False,
     replay_strict: Annotated[bool, typer.Option("--replay-strict", help="With --replay: compare texts, too.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="More talk on stderr.")] = False,
     continue_: Annotated[bool, typer.Option("--continue", help="Not built yet.", hidden=True)] = False,
@@ -114,6 +117,7 @@ def run(
             address=address,
             replay=replay,
             is_replay_strict=replay_strict,
+            is_frozen=frozen,
             is_verbose=verbose,
         )
     )
@@ -144,6 +148,22 @@ def log(
     from .commands.log import log as log_command
 
     log_command(job, is_json=json, is_cassette=cassette, address=address)
+
+
+@app.command(epilog=EXIT_CODES)
+def install(
+    config: Annotated[str | None, typer.Option(help="perstack.toml, a path.")] = None,
+    env_path: Annotated[
+        list[str] | None, typer.Option(help="Env file, repeatable; default .env and .env.local.")
+    ] = None,
+) -> None:
+    """Start every skill once, list its tools, write them to perstack.lock beside the definition.
+
+    A run with a lock starts a skill at the first call of one of its tools.
+    """
+    from .commands.install import install as install_command
+
+    install_command(config, env_paths=tuple(env_path or ()))
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """One job from the command line's side: connect, work on it if nobody else does, follow it, leave."""
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
@@ -23,9 +24,12 @@ from ..client.locks import JobLock
 from ..client.rescue import take_over
 from ..client.storage.folder import FolderDriver, FolderStorage
 from ..client.supervisor import is_listening
+from ..core.expert import Expert
 from ..core.failures import PerstackError, ServerError, StorageError, UsageError
 from ..core.ids import is_job_id
 from ..core.run import JobSettings, ModelRules, RunInput
+from ..definitions.environment import read_env
+from ..definitions.resolve import ResolvedJob
 from ..settings import seconds_setting
 from ..worker import WorkerPlan, working
 from .commands.run import PreparedRun
@@ -255,11 +259,30 @@ async def _run_input(prepared: PreparedRun, connection: Connection) -> RunInput:
         job_id=prepared.job_id,
         run_id=prepared.job_id,
         expert_key=job.expert_key,
-        experts=job.experts,
+        experts=job.experts if cassette is not None else await _with_context_windows(job),
         query=prepared.options.query,
         files=prepared.files,
+        locked_tools=prepared.locked_tools,
         settings=settings,
     )
+
+
+async def _with_context_windows(job: ResolvedJob) -> dict[str, Expert]:
+    """The experts, with what an Ollama server of the user says of its models; no table can know."""
+    unknown = {expert.model.model for expert in job.experts.values() if expert.model.context_window is None}
+    if job.provider != "ollama" or not unknown:
+        return job.experts
+    from ..activities.providers.ollama_models import context_length
+
+    env = read_env(job.env_paths, os.environ)
+    lengths = await asyncio.gather(*(context_length(env, job.provider_setting, model) for model in unknown))
+    windows = dict(zip(unknown, lengths, strict=True))
+    return {
+        key: expert.replaced(
+            model=expert.model.replaced(context_window=windows.get(expert.model.model, expert.model.context_window))
+        )
+        for key, expert in job.experts.items()
+    }
 
 
 async def _require_worker(jobs: Jobs, queue: str) -> None:

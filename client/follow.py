@@ -9,10 +9,11 @@ from temporalio.client import Client
 
 from ..core.cassette import Cassette
 from ..core.checkpoint import Job, job_status
-from ..core.deltas import Delta, FailedAttempts, LiveNews
+from ..core.deltas import Delta, FailedAttempts, LiveNews, SkillSaid
 from ..core.events import (
     Event,
     Retry,
+    SkillStderr,
     StartStreamingReasoning,
     StartStreamingRunResult,
     StreamReasoning,
@@ -153,13 +154,28 @@ class JobFollower:
         if not live.held or reader is None or reader.fold is None:
             return
         state = reader.fold.state
-        later = [delta for delta in live.held if delta.ordinal > state.generations]
-        if state.is_generating:
-            for delta in live.held:
-                if delta.ordinal == state.generations:
-                    for event in live.events(delta, reader.fold.start, state):
-                        self._out.put_nowait(event)
+        later: list[LiveNews] = []
+        for news in live.held:
+            if isinstance(news, SkillSaid):
+                self._out.put_nowait(_stderr_event(news, state))
+            elif news.ordinal > state.generations:
+                later.append(news)
+            elif state.is_generating and news.ordinal == state.generations:
+                for event in live.events(news, reader.fold.start, state):
+                    self._out.put_nowait(event)
         live.held = later
+
+
+def _stderr_event(said: SkillSaid, state: RunState) -> SkillStderr:
+    run_id = state.checkpoint.run_id
+    return SkillStderr(
+        id=cuid_from("live", run_id, said.skill_name, said.seq),
+        job_id=state.checkpoint.job_id,
+        run_id=run_id,
+        timestamp=time.time_ns() // 1_000_000,
+        skill_name=said.skill_name,
+        message=said.message,
+    )
 
 
 class _LiveText:
@@ -171,7 +187,7 @@ class _LiveText:
         """Ids of `retry` events shown before history told of them; provisional until it does."""
         self._begun: set[tuple[int, int, str]] = set()
 
-    def events(self, news: LiveNews, start: RunInput, state: RunState) -> list[Event]:
+    def events(self, news: Delta | FailedAttempts, start: RunInput, state: RunState) -> list[Event]:
         """What is shown of a piece of news, at most once."""
         if isinstance(news, Delta):
             return self._text(news, start, state)

@@ -18,12 +18,20 @@ def delegate_call(turn: Turn, index: int) -> DelegateCall:
     state = turn.state
     call = state.calls[index]
     delegated_by = turn.delegated_by(index)
+    experts = reachable_experts(call.skill_name, state.toolset.experts)
+    locked = {
+        key: tools
+        for key, tools in state.start.locked_tools.items()
+        # A definition that was replaced while the job runs is not the locked one.
+        if key in experts and experts[key] == state.start.experts.get(key)
+    }
     child = RunInput(
         job_id=state.start.job_id,
         run_id="",
         path=(*state.start.path, f"{state.generations}.{index}"),
         expert_key=call.skill_name,
-        experts=reachable_experts(call.skill_name, state.toolset.experts),
+        experts=experts,
+        locked_tools=locked,
         query=str(call.args["query"]),
         first_step=state.checkpoint.step_number + 1,
         delegated_by=delegated_by,

@@ -30,4 +30,16 @@ class FailedAttempts:
     attempts: tuple[Attempt, ...]
 
 
-LiveNews = Delta | FailedAttempts
+@dataclass(frozen=True, slots=True)
+class SkillSaid:
+    """What a skill's program wrote to its error output."""
+
+    workflow_id: str
+    temporal_run_id: str
+    skill_name: str
+    message: str
+    seq: int
+    """Numbered inside its session."""
+
+
+LiveNews = Delta | FailedAttempts | SkillSaid

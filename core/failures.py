@@ -56,6 +56,12 @@ class WorkspaceError(PerstackError):
     code = "workspace.invalid"
 
 
+class SkillError(PerstackError):
+    """A skill did not start, or can no longer be used; the author or the maker of its server has to act."""
+
+    code = "skill.not_started"
+
+
 class StorageError(PerstackError):
     """The folder or bucket of large payloads cannot be read or written."""
 

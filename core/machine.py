@@ -14,8 +14,6 @@ from .events import (
     CompleteStreamingRunResult,
     Event,
     Retry,
-    SkillConnected,
-    SkillStarting,
     StartGeneration,
     StartRun,
 )
@@ -138,27 +136,12 @@ def _take(turn: Turn, trigger: Trigger) -> None:
 
 def _session_opened(turn: Turn, report: SessionReport) -> None:
     for skill in report.skills:
-        if skill.command is not None:
-            turn.emit_runtime(SkillStarting, skill_name=skill.name, command=skill.command, args=skill.args)
-        connect = (skill.spawn_ms or 0.0) + (skill.handshake_ms or 0.0)
-        turn.emit_runtime(
-            SkillConnected,
-            skill_name=skill.name,
-            server_info=(
-                {"name": skill.server_name, "version": skill.server_version or ""} if skill.server_name else None
-            ),
-            spawn_duration_ms=skill.spawn_ms,
-            handshake_duration_ms=skill.handshake_ms,
-            tool_discovery_duration_ms=skill.discovery_ms,
-            connect_duration_ms=connect,
-            total_duration_ms=connect + (skill.discovery_ms or 0.0),
-        )
+        turn.skill_started(skill)
     state = turn.state
     settings = state.start.settings.model_copy(update={"workspace_id": report.workspace_id})
     turn.set(
         is_opening=False,
         start=state.start.model_copy(update={"settings": settings}),
-        skill_names=tuple(skill.name for skill in report.skills),
         toolset=state.toolset.model_copy(update={"skill_tools": report.skill_tools}),
     )
     _start_run(turn, opening(report.instruction or "", state.start.query, state.start.files))

@@ -6,6 +6,7 @@ from .checkpoint import CheckpointStatus, DelegatedBy
 from .expert import Expert, ProviderName, ReasoningBudget, Tier
 from .failures import Attempt, Failure
 from .messages import ExpertPart, UserPart
+from .skills import SkillStart
 from .tools import ToolSpec
 from .usage import NO_USAGE, Usage
 from .wire import Wire
@@ -88,6 +89,8 @@ class RunInput(Wire):
     """The expert and all it can reach."""
     query: str | None = None
     files: tuple[UserPart, ...] = ()
+    locked_tools: dict[str, tuple[ToolSpec, ...]] = {}
+    """By expert, what its MCP skills offer according to `perstack.lock`; those skills start at their first call."""
     first_step: int = 1
     delegated_by: DelegatedBy | None = None
     settings: JobSettings
@@ -96,19 +99,6 @@ class RunInput(Wire):
     def expert(self) -> Expert:
         """The definition this run executes."""
         return self.experts[self.expert_key]
-
-
-class SkillStart(Wire):
-    """How a skill came up, for the runtime events; durations in milliseconds."""
-
-    name: str
-    command: str | None = None
-    args: tuple[str, ...] = ()
-    server_name: str | None = None
-    server_version: str | None = None
-    spawn_ms: float | None = None
-    handshake_ms: float | None = None
-    discovery_ms: float | None = None
 
 
 class SessionReport(Wire):

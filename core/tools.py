@@ -2,11 +2,12 @@
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
-from .expert import BASE_SKILL, Expert, Skill
+from .expert import BASE_SKILL, Expert, InteractiveSkill, Skill
 from .messages import ResultPart, TextPart, ToolCallPart
+from .skills import SkillStart
 from .wire import Wire
 
 ToolKind = Literal["mcp", "delegate", "interactive"]
@@ -38,6 +39,8 @@ class ToolSpec(Wire):
     """Read-only or idempotent: may be called again after its worker was lost."""
     is_local: bool = False
     """Read-only and in-process: may run beside the workflow task (DESIGN §9)."""
+    source_name: str | None = None
+    """What the skill itself calls it, where that could not be its name here."""
 
 
 class ToolCall(Wire):
@@ -107,11 +110,56 @@ class ToolOutcome(Wire):
     change: StateChange | None = None
     is_draining: bool = False
     """The worker is leaving: the next session belongs elsewhere."""
+    started: SkillStart | None = None
+    """The skill that this call was the first to need."""
 
 
 def text_outcome(text: str, *, is_error: bool = False) -> ToolOutcome:
     """An outcome of one text part."""
     return ToolOutcome(result=(TextPart(text=text),), is_error=True if is_error else None)
+
+
+def interactive_tools(skills: Iterable[Skill]) -> Iterator[ToolSpec]:
+    """The tools by which a coordinator asks a person."""
+    for skill in skills:
+        if isinstance(skill, InteractiveSkill):
+            for tool in skill.tools:
+                yield ToolSpec(
+                    name=tool.name,
+                    skill_name=skill.name,
+                    kind="interactive",
+                    description=tool.description,
+                    input_schema=tool.input_schema,
+                )
+
+
+def with_unique_names(tools: Iterable[ToolSpec], taken: Iterable[str] = ()) -> tuple[ToolSpec, ...]:
+    """Tools of several skills under names that every provider allows, no two alike and none of `taken`.
+
+    Of two with one name the later gets its skill's name in front; `source_name` keeps what its skill calls it.
+    """
+    used = set(taken)
+    named: list[ToolSpec] = []
+    for tool in tools:
+        name = next(name for name in _tool_names_of(tool) if name and name not in used)
+        used.add(name)
+        named.append(tool if name == tool.name else _renamed(tool, name))
+    return tuple(named)
+
+
+def _renamed(tool: ToolSpec, name: str) -> ToolSpec:
+    return tool.replaced(name=name, source_name=tool.name if tool.source_name is None else tool.source_name)
+
+
+def _tool_names_of(tool: ToolSpec) -> Iterator[str]:
+    """What a skill's tool may be called, the best name first."""
+    yield tool_name(tool.name)
+    full = tool_name(f"{tool.skill_name}_{tool.name}")
+    yield full
+    attempt = 0
+    while True:
+        yield _hashed(full, f"{tool.skill_name}/{tool.name}#{attempt}")
+        attempt += 1
 
 
 _DELEGATE_SCHEMA: dict[str, Any] = {
@@ -175,6 +223,8 @@ class Toolset(Wire):
     skill_tools: tuple[ToolSpec, ...] = ()
     delegates: tuple[str, ...] = ()
     experts: dict[str, Expert] = {}
+    added_skills: tuple[Skill, ...] = ()
+    """Skills attached while the run goes on; those of the definition stand in the expert."""
 
     @property
     def specs(self) -> tuple[ToolSpec, ...]:
@@ -191,10 +241,12 @@ class Toolset(Wire):
         match change:
             case AddSkill():
                 kept = tuple(t for t in self.skill_tools if t.skill_name != change.skill.name)
-                return self.model_copy(update={"skill_tools": (*kept, *change.tools)})
+                added = (*_without(self.added_skills, change.skill.name), change.skill)
+                return self.model_copy(update={"skill_tools": (*kept, *change.tools), "added_skills": added})
             case RemoveSkill():
                 kept = tuple(t for t in self.skill_tools if t.skill_name != change.skill_name)
-                return self.model_copy(update={"skill_tools": kept})
+                added = _without(self.added_skills, change.skill_name)
+                return self.model_copy(update={"skill_tools": kept, "added_skills": added})
             case AddExperts():
                 return self.model_copy(update={"experts": _merged(self.experts, change.experts)})
             case AddDelegate():
@@ -207,6 +259,10 @@ class Toolset(Wire):
             case RemoveDelegate():
                 kept_keys = tuple(key for key in self.delegates if key != change.expert_key)
                 return self.model_copy(update={"delegates": kept_keys})
+
+
+def _without(skills: tuple[Skill, ...], name: str) -> tuple[Skill, ...]:
+    return tuple(skill for skill in skills if skill.name != name)
 
 
 def _merged(known: dict[str, Expert], added: tuple[Expert, ...]) -> dict[str, Expert]:

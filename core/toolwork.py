@@ -70,6 +70,8 @@ def call_tools(turn: Turn) -> Verdict:
 
 def answer_call(turn: Turn, index: int, outcome: ToolOutcome) -> Verdict:
     """An MCP call was answered."""
+    if outcome.started is not None:
+        turn.skill_started(outcome.started)
     _answer(turn, index, outcome)
     return _after_answer(turn)
 

@@ -13,11 +13,14 @@ from .events import (
     InteractiveAnswer,
     RunBase,
     RuntimeBase,
+    SkillConnected,
+    SkillStarting,
     StopRunByExceededMaxSteps,
 )
 from .ids import cuid_from, segment_run_id
 from .messages import ExpertMessage, InstructionMessage, ToolMessage, UserMessage
 from .run import RunResult
+from .skills import SkillStart
 from .state import Ordinals, RunState
 from .tools import ToolResult
 from .usage import Usage, context_ratio
@@ -93,6 +96,26 @@ class Turn:
             id=self.next_id("event"), job_id=checkpoint.job_id, run_id=checkpoint.run_id, **payload
         )
         self._events.append(event)  # pyright: ignore[reportArgumentType] -- see emit
+
+    def skill_started(self, skill: SkillStart) -> None:
+        """Tell that a skill came up; it ends with the run."""
+        if skill.command is not None:
+            self.emit_runtime(SkillStarting, skill_name=skill.name, command=skill.command, args=skill.args)
+        connect = (skill.spawn_ms or 0.0) + (skill.handshake_ms or 0.0)
+        self.emit_runtime(
+            SkillConnected,
+            skill_name=skill.name,
+            server_info=(
+                {"name": skill.server_name, "version": skill.server_version or ""} if skill.server_name else None
+            ),
+            spawn_duration_ms=skill.spawn_ms,
+            handshake_duration_ms=skill.handshake_ms,
+            tool_discovery_duration_ms=skill.discovery_ms,
+            connect_duration_ms=connect,
+            total_duration_ms=connect + (skill.discovery_ms or 0.0),
+        )
+        if skill.name not in self.state.skill_names:
+            self.set(skill_names=(*self.state.skill_names, skill.name))
 
     def initialize_runtime(self, *, answered: InteractiveAnswer | None = None) -> None:
         """Emit the event that opens every segment."""

@@ -12,7 +12,7 @@ from ..core.ids import parse_expert_key
 from ..core.models import DEFAULT_PROVIDER
 from ..core.profiles.providers import PROVIDERS
 from .document import Issue, KeyPath
-from .hosts import domain_problem, is_private_host
+from .hosts import domain_problem, is_lookalike, is_public_address
 from .keys import looks_secret
 from .schema import (
     CustomProviderSkill,
@@ -230,12 +230,20 @@ def _endpoint_issues(path: KeyPath, name: str, endpoint: str) -> Iterator[Issue]
         yield Issue(path, "SSE endpoint must be a public HTTPS URL")
     elif parts.scheme != "https":
         yield Issue(path, f"Skill {name} SSE endpoint must use HTTPS: {endpoint}")
-    elif is_private_host(parts.hostname):
-        yield Issue(path, f"Skill {name} SSE endpoint cannot use private/local IP: {endpoint}")
     elif parts.username or parts.password:
         yield Issue(
             path, f"Skill {name} SSE endpoint must not carry a user name or password", code="definition.credential"
         )
+    elif not is_public_address(parts.hostname):
+        yield Issue(path, _host_problem(name, parts.hostname, endpoint))
+
+
+def _host_problem(name: str, host: str, endpoint: str) -> str:
+    if is_lookalike(host):
+        return (
+            f"Skill {name} SSE endpoint has a punycode host, refused against look-alike (homograph) names: {endpoint}"
+        )
+    return f"Skill {name} SSE endpoint cannot use private/local IP: {endpoint}"
 
 
 def _tool_issues(path: KeyPath, name: str, tool: InteractiveToolTable) -> Iterator[Issue]:

@@ -134,6 +134,37 @@ def resolve_job(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class LocalExperts:
+    """All that a definition file defines, and what those experts can reach."""
+
+    experts: dict[str, Expert]
+    provider: ProviderName
+    provider_setting: dict[str, Any]
+    env_paths: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def local_experts(loaded: LoadedConfig, *, env_paths: Sequence[str] = (), cwd: Path) -> LocalExperts:
+    """Every expert of the file itself, the built-in ones only where they are delegates.
+
+    Raises:
+        DefinitionError: one of them is invalid or not built yet.
+    """
+    overrides = Overrides(env_paths=tuple(env_paths))
+    settings = _model_settings(loaded.toml, overrides)
+    used = reachable_definitions(loaded.own_experts, loaded)
+    refuse_unbuilt(used)
+    experts = {definition.key: definition.expert(settings) for definition in used}
+    return LocalExperts(
+        experts=experts,
+        provider=settings.provider,
+        provider_setting=_provider_setting(loaded.toml, settings.provider),
+        env_paths=_env_paths(loaded.toml, overrides, cwd),
+        warnings=(*_option_advice(used, settings.provider), *_name_advice(used, experts)),
+    )
+
+
 def _used_definitions(loaded: LoadedConfig, expert_key: str) -> list[Definition]:
     parsed = parse_expert_key(expert_key)
     if parsed is None:
@@ -214,9 +245,6 @@ def refuse_unbuilt(experts_used: Sequence[Definition]) -> None:
 
 def _unbuilt(definition: Definition, keys: set[str]) -> Iterator[tuple[KeyPath, str]]:
     table, path = definition.table, definition.path
-    for name, skill in (table.skills or {}).items():
-        if name != BASE_SKILL:
-            yield (*path, "skills", name), f"Skill {name} cannot be used: {skill.type} is not built yet"
     for index, delegate in enumerate(table.delegates):
         if delegate not in keys and _is_pinned(delegate):
             yield (*path, "delegates", index), f"Delegate {delegate} not found, and the registry is not built yet"

@@ -82,6 +82,7 @@ CODES: Mapping[str, str] = {
     "definition.encoding": "The file is not UTF-8 text.",
     "definition.env_not_allowed": "A definition made while a job runs requires a variable it may not have.",
     "definition.invalid": "The file breaks a rule; every broken rule is listed with line and key.",
+    "definition.lock": "`perstack.lock` cannot be read, or with `--frozen` is missing or out of date.",
     "definition.not_built": "The definition is valid but needs what this release does not have.",
     "definition.provider_tool": "The expert wants a tool or skill of its provider that the provider does not have.",
     "definition.runtime_version": "The expert needs a newer Perstack (`minRuntimeVersion`).",
@@ -105,7 +106,13 @@ CODES: Mapping[str, str] = {
     "provider.stream_broken": "The answer broke off; repeated.",
     "provider.tls": "The provider's certificate could not be trusted.",
     "provider.unsupported": "The provider cannot take this request.",
+    "skill.arguments": "The arguments of a skill's program make no sense together.",
+    "skill.endpoint": "A skill's endpoint, or what it redirects to, may not be reached.",
+    "skill.gave_up": "A skill died again and again; it is not started any more in this run.",
     "skill.missing_env": "A variable that a skill requires is not set.",
+    "skill.no_command": "A skill of type mcpStdioSkill names no command.",
+    "skill.not_started": "A skill could not be started, or did not answer; the message holds what it said.",
+    "skill.too_many_tools": "A skill offers more tools than any provider takes; choose with `pick`.",
     "storage.corrupt": "A stored payload is not what its name says; restore it from a backup.",
     "storage.missing": "A stored payload is not in this data folder; use the folder the job was started with.",
     "storage.other": "The job keeps its large payloads in another storage than this data folder's.",
@@ -119,6 +126,7 @@ CODES: Mapping[str, str] = {
     "temporal.version": "The server is older than 1.29.",
     "usage.config_not_found": "There is no `perstack.toml` here or above.",
     "usage.config_unreadable": "The path names a folder, or a file that cannot be read.",
+    "usage.endpoints": "An entry of `PERSTACK_ALLOW_ENDPOINTS` is not `host:port`.",
     "usage.env_file": "An env file exists and cannot be read.",
     "usage.expert_key": "The expert's key is malformed.",
     "usage.invalid": "The command line asks for something that makes no sense; the message says what.",
@@ -236,7 +244,8 @@ def _text(node: ast.expr) -> str:
 
 
 def _is_code(text: str) -> bool:
-    return bool(re.fullmatch(r"[a-z]+\.[a-z_]+", text)) and text != "perstack.toml"
+    is_shaped = bool(re.fullmatch(r"[a-z]+\.[a-z_]+", text))
+    return is_shaped and (text == "perstack.error" or not text.startswith("perstack."))
 
 
 def provider_tables() -> str:

@@ -12,6 +12,17 @@ from support.cli import Cli, command_env
 from support.model_server import Answer, ModelServer, Request
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-goldens", action="store_true", help="write tests/golden anew instead of comparing")
+
+
+@pytest.fixture
+def is_updating_goldens(request: pytest.FixtureRequest) -> bool:
+    """Whether golden files are to be written."""
+    # Where no folder of tests is named on the command line, pytest reads this file too late to know the option.
+    return bool(request.config.getoption("--update-goldens", default=False))
+
+
 @pytest.fixture(scope="session")
 def temporal_program() -> Path:
     """The real program; set-up got it, tests never fetch it."""

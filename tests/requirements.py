@@ -13,8 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+sys.path.insert(0, str(Path(__file__).parent))
+from support.provider_rows import ROWS, SUBJECTS
+
 TESTS = Path(__file__).parent
 README = TESTS.parent / "README.md"
+PROVIDERS_PAGE = TESTS.parent / "docs" / "providers.md"
 BEGIN, END = "<!-- status: begin -->", "<!-- status: end -->"
 REAL_FIXTURES = frozenset({"cli", "cli_env", "demo", "temporal"})
 
@@ -104,7 +108,11 @@ REQUIREMENTS = (
     Requirement("ours.embedded-server", "embedded Temporal server: found, started, shared, stopped"),
     Requirement("ours.secrets", "secrets never enter history"),
 )
-KNOWN = {requirement.id: requirement for requirement in REQUIREMENTS}
+OF_PROVIDERS = tuple(
+    Requirement(f"provider.{name}.{row.id}", row.text, "core") for row in ROWS.values() for name in row.providers
+)
+"""What each provider has to prove, on a server that speaks its protocol; docs/providers.md shows them as a matrix."""
+KNOWN = {requirement.id: requirement for requirement in (*REQUIREMENTS, *OF_PROVIDERS)}
 
 
 @dataclass(frozen=True)
@@ -134,6 +142,8 @@ def _marks(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[str]:
                 for argument in arguments:
                     assert isinstance(argument, ast.Constant), f"{function.name}: ids are written out"
                     yield str(argument.value)
+            case ast.Call(func=ast.Name(id="for_providers"), args=[ast.Constant(value=str(row))]):
+                yield from (f"provider.{name}.{row}" for name in ROWS[row].providers)
             case _:
                 pass
 
@@ -156,15 +166,35 @@ def table() -> str:
     return "\n".join(lines)
 
 
+def provider_matrix() -> str:
+    """What is proved for which provider, in Markdown."""
+    done = proved()
+    lines = [f"| row | {' | '.join(f'`{name}`' for name in SUBJECTS)} |", f"|---|{'---|' * len(SUBJECTS)}"]
+    for row in ROWS.values():
+        marks = {name: "yes" if f"provider.{name}.{row.id}" in done else "open" for name in row.providers}
+        lines.append(f"| {row.text} | {' | '.join(marks.get(name, '–') for name in SUBJECTS)} |")
+    return "\n".join(lines)
+
+
 def with_table(readme: str) -> str:
     """The README with the present table between its marks."""
-    before, _, rest = readme.partition(BEGIN)
+    return _between_marks(readme, table())
+
+
+def with_matrix(page: str) -> str:
+    """The page of the providers with the present matrix between its marks."""
+    return _between_marks(page, provider_matrix())
+
+
+def _between_marks(page: str, text: str) -> str:
+    before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
+    return f"{before}{BEGIN}\n{text}\n{END}{after}"
 
 
 if __name__ == "__main__":
     if "--write" in sys.argv:
         README.write_text(with_table(README.read_text()))
+        PROVIDERS_PAGE.write_text(with_matrix(PROVIDERS_PAGE.read_text()))
     else:
         sys.stdout.write(table() + "\n")

@@ -30,9 +30,12 @@ from .transport import (
 )
 from .wire.messages_answer import NOTHING, Answer, Piece
 from .wire.messages_body import DROP_STALE_THINKING, Body, request_body
+from .wire.parts import Json
 
 PROFILE = PROVIDERS["anthropic"]
 NAME = PROFILE.title
+MAX_PAUSES = 20
+"""How often one answer may be paused by the API, about ten uses of its tools each time."""
 _BY_TYPE: Mapping[str, ProviderErrorKind] = MappingProxyType(
     {
         "overloaded_error": "overloaded",
@@ -94,16 +97,22 @@ class AnthropicProvider:
             errors=(anthropic.APIError, *TRANSPORT_ERRORS),
             translate=lambda error: provider_error(error, secrets=self._secrets),
         ):
-            stream = await self._post(body, request.timeout_seconds)
-            async with stream:
-                await self._read(stream.response, answer, request, deltas)
-        return answer.generation()
+            paused: list[Json] = []
+            for _ in range(MAX_PAUSES + 1):
+                stream = await self._post(body, body.content(paused, answer.container), request.timeout_seconds)
+                async with stream:
+                    await self._read(stream.response, answer, request, deltas)
+                if not answer.is_paused:
+                    return answer.generation()
+                paused = answer.go_on()
+            message = f"{NAME} paused its answer more than {MAX_PAUSES} times."
+            raise ProviderError("stream_broken", message, is_retryable=False)
 
-    async def _post(self, body: Body, timeout_seconds: float) -> AsyncStream[object]:
+    async def _post(self, body: Body, content: bytes, timeout_seconds: float) -> AsyncStream[object]:
         headers = {"anthropic-beta": ",".join(body.betas)} if body.betas else {}
         return await self._client.post(
             "/v1/messages",
-            content=body.content,
+            content=content,
             cast_to=object,
             stream=True,
             stream_cls=AsyncStream[object],

@@ -14,8 +14,11 @@ from ...core.failures import CredentialError, DefinitionError
 from ...core.profiles.provider import ProviderProfile
 from ...core.profiles.providers import PROVIDERS
 from .base import Provider
+from .chains import aws_problem, google_problem
 
 PROXY_VARIABLE = "PERSTACK_PROXY_URL"
+_PATHS = frozenset({"GOOGLE_APPLICATION_CREDENTIALS"})
+"""Credentials by the path of their file, which never is in a header."""
 Factory = Callable[[ProviderName, Mapping[str, str], Mapping[str, Any]], Provider]
 
 
@@ -30,7 +33,7 @@ def require_credentials(provider: ProviderName, env: Mapping[str, str], setting:
     for name in profile.required_env:
         _require(name, env)
     for name in profile.credentials:
-        value = env.get(name, "").strip()
+        value = "" if name in _PATHS else env.get(name, "").strip()
         if not (value.isascii() and value.isprintable()):
             raise CredentialError(f"{name} holds characters that cannot be sent in a header")
     match provider:
@@ -38,8 +41,11 @@ def require_credentials(provider: ProviderName, env: Mapping[str, str], setting:
             if not (setting.get("resourceName") or setting.get("baseUrl") or env.get("AZURE_BASE_URL", "").strip()):
                 _require("AZURE_RESOURCE_NAME", env, "resourceName")
         case "amazon-bedrock":
-            if not (setting.get("region") or env.get("AWS_DEFAULT_REGION", "").strip()):
-                _require("AWS_REGION", env, "region")
+            if problem := aws_problem(env, setting):
+                raise problem
+        case "google-vertex":
+            if problem := google_problem(env, setting):
+                raise problem
         case _:
             pass
 

@@ -4,7 +4,7 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import mcp_types as mcp
 
@@ -121,15 +121,23 @@ def _decoded_size(data: str) -> int:
 
 
 def _repeats(parts: Sequence[ResultPart], structured: Any) -> bool:
-    """Whether a text part is the JSON of `structured`, as servers are asked to send for older clients."""
-    for part in parts:
-        if isinstance(part, TextPart):
-            try:
-                if json.loads(part.text) == structured:
-                    return True
-            except ValueError:
-                continue
-    return False
+    """Whether a text part says what `structured` says, as servers are asked to send for older clients.
+
+    That is its JSON, or, where it is one wrapped value such as `{"content": "…"}`, that value.
+    """
+    said: list[Any] = [structured]
+    if isinstance(structured, dict) and len(cast("dict[str, Any]", structured)) == 1:
+        said.extend(cast("dict[str, Any]", structured).values())
+    return any(isinstance(part, TextPart) and _says(part.text, said) for part in parts)
+
+
+def _says(text: str, values: list[Any]) -> bool:
+    if any(isinstance(value, str) and value == text for value in values):
+        return True
+    try:
+        return json.loads(text) in values
+    except (ValueError, RecursionError):
+        return False
 
 
 def _clipped(parts: list[ResultPart], limit: int) -> tuple[ResultPart, ...]:

@@ -15,8 +15,10 @@ from ...core.failures import UsageError, WorkspaceError
 from ...core.ids import cuid_from, is_job_id
 from ...core.messages import UserPart
 from ...core.run import RUNTIME_LEVEL
+from ...core.tools import ToolSpec
 from ...definitions.environment import read_env
 from ...definitions.load import load_config
+from ...definitions.lockfile import lock_for
 from ...definitions.resolve import Overrides, ResolvedJob, parse_provider, parse_reasoning_budget, resolve_job
 from ..diagnostics import ExitCode, show_error, warn
 from ..lifecycle import leave, run_command
@@ -44,6 +46,7 @@ class RunOptions:
     address: str | None = None
     replay: str | None = None
     is_replay_strict: bool = False
+    is_frozen: bool = False
     is_verbose: bool = False
 
 
@@ -58,6 +61,7 @@ class PreparedRun:
     types: frozenset[str] | None
     cassette: bytes | None
     files: tuple[UserPart, ...]
+    locked_tools: dict[str, tuple[ToolSpec, ...]]
 
 
 def prepare(options: RunOptions) -> PreparedRun:
@@ -91,9 +95,12 @@ def prepare(options: RunOptions) -> PreparedRun:
         cwd=workspace,
         runtime_version=RUNTIME_LEVEL,
     )
-    for warning in (*job.warnings, *_env_advice(options.env_paths, job.env_paths)):
+    own = {key: expert for key, expert in job.experts.items() if key in loaded.own_experts}
+    locked = lock_for(loaded.directory, own, is_frozen=options.is_frozen)
+    for warning in (*job.warnings, *locked.warnings, *_env_advice(options.env_paths, job.env_paths)):
         warn(warning)
-    if cassette is None:
+    if cassette is None and options.task_queue is None:
+        # The workers of a pool have credentials of their own.
         _require_credentials(job)
     _require_writable(workspace)
     job_id = options.job_id or cuid_from(uuid.uuid4().hex)
@@ -105,6 +112,7 @@ def prepare(options: RunOptions) -> PreparedRun:
         types=types,
         cassette=cassette,
         files=files,
+        locked_tools=locked.tools,
     )
 
 

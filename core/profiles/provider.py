@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from ..expert import Tier
+from .chat import ChatDialect
 
 Api = Literal["messages", "responses", "chat", "gemini", "converse"]
 """The wire protocol: Anthropic Messages, OpenAI Responses, Chat Completions, Gemini REST, Bedrock Converse."""
@@ -73,5 +74,7 @@ class ProviderProfile:
     parallel_tools: bool = True
     provider_tools: Mapping[str, ProviderTool] = field(default_factory=lambda: MappingProxyType({}))
     takes_provider_skills: bool = False
+    chat: ChatDialect = field(default_factory=ChatDialect)
+    """Of a provider whose `api` is `chat`."""
     limits: tuple[str, ...] = ()
     """What a user should know it does not do, a sentence each."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from ..expert import ProviderName, Tier
+from .chat import EFFORT, ChatDialect
 from .provider import Media, ProviderProfile, ProviderTool, TierModel
 
 CHECKED_ON = "2026-11-22"
@@ -27,6 +28,7 @@ _FILE_SEARCH = ProviderTool(
     wire_name="file_search", options=("vectorStoreIds", "maxNumResults"), required=("vectorStoreIds",)
 )
 _MAPS = ProviderTool(wire_name="google_maps", options=("retrievalConfig",))
+_NO_GIF = "Of images, it does not read GIF."
 
 PROVIDERS: Mapping[ProviderName, ProviderProfile] = MappingProxyType(
     {
@@ -53,6 +55,7 @@ PROVIDERS: Mapping[ProviderName, ProviderProfile] = MappingProxyType(
                 "codeExecution": ProviderTool(wire_name="code_execution"),
             },
             takes_provider_skills=True,
+            limits=("Files that its code execution writes stay with Anthropic: the answer names their ids.",),
         ),
         "openai": ProviderProfile(
             title="OpenAI",
@@ -86,7 +89,7 @@ PROVIDERS: Mapping[ProviderName, ProviderProfile] = MappingProxyType(
             base_url="https://generativelanguage.googleapis.com",
             base_url_env="GOOGLE_GENERATIVE_AI_BASE_URL",
             price_id="google",
-            reasoning="thinking budget, with thoughts",
+            reasoning="thinking level, or a thinking budget for Gemini 2.5, with thoughts",
             caching="automatic",
             media=_EVERY_MEDIUM,
             provider_tools={
@@ -96,14 +99,15 @@ PROVIDERS: Mapping[ProviderName, ProviderProfile] = MappingProxyType(
                 "fileSearch": _FILE_SEARCH,
                 "googleMaps": _MAPS,
             },
+            limits=(_NO_GIF,),
         ),
         "fireworks": ProviderProfile(
             title="Fireworks",
             api="chat",
             module="compatible",
             tiers={
-                "low": TierModel("accounts/fireworks/models/deepseek-v4-flash", 1_040_000),
-                "middle": TierModel("accounts/fireworks/models/glm-5p2", 1_040_000),
+                "low": TierModel("accounts/fireworks/models/deepseek-v4p1-flash", 1_048_576),
+                "middle": TierModel("accounts/fireworks/models/glm-5p3", 1_048_576),
                 "high": TierModel("accounts/fireworks/models/kimi-k3", 1_040_000),
             },
             credentials=("FIREWORKS_API_KEY",),
@@ -114,6 +118,13 @@ PROVIDERS: Mapping[ProviderName, ProviderProfile] = MappingProxyType(
             reasoning="`reasoning_effort`",
             caching="automatic",
             media=frozenset({"image", "image-url", "text-file", "result-image"}),
+            # https://docs.fireworks.ai/guides/reasoning: a model that does not heed earlier reasoning ignores it.
+            chat=ChatDialect(
+                reasoning=EFFORT,
+                always_reasoning=("*/glm-5p3*", "*/gpt-oss-*"),
+                replayed="reasoning_content",
+                affinity_header="x-session-affinity",
+            ),
         ),
         "deepseek": ProviderProfile(
             title="DeepSeek",
@@ -130,7 +141,20 @@ PROVIDERS: Mapping[ProviderName, ProviderProfile] = MappingProxyType(
             price_id="deepseek",
             reasoning="thinking on or off, with an effort",
             caching="automatic",
-            media=frozenset({"text-file"}),
+            media=frozenset({"image", "image-url", "text-file", "result-image"}),
+            # https://api-docs.deepseek.com/guides/thinking_mode: a request is refused when the reasoning of an earlier
+            # answer with calls, be it empty, is missing from it.
+            chat=ChatDialect(
+                reasoning={
+                    "none": {"thinking": {"type": "disabled"}},
+                    **{
+                        level: {"thinking": {"type": "enabled"}, **EFFORT[level]} for level in ("low", "medium", "high")
+                    },
+                },
+                replayed="reasoning_content",
+                replays_empty=True,
+            ),
+            limits=("`deepseek-v4-pro` sees no images.",),
         ),
         "ollama": ProviderProfile(
             title="Ollama",
@@ -146,6 +170,14 @@ PROVIDERS: Mapping[ProviderName, ProviderProfile] = MappingProxyType(
             reasoning="`reasoning_effort`",
             caching="none",
             media=frozenset({"image", "text-file", "result-image"}),
+            # https://docs.ollama.com/api/openai-compatibility; gpt-oss takes levels only and cannot be switched off.
+            chat=ChatDialect(
+                version="/v1",
+                reasoning=EFFORT,
+                always_reasoning=("*gpt-oss*",),
+                replayed="reasoning",
+            ),
+            limits=("Usage does not tell cached or reasoning tokens apart.",),
         ),
         # Azure addresses deployments; the tiers name what a deployment is called unless its owner chooses otherwise.
         "azure-openai": ProviderProfile(
@@ -168,6 +200,7 @@ PROVIDERS: Mapping[ProviderName, ProviderProfile] = MappingProxyType(
                 "codeInterpreter": ProviderTool(wire_name="code_interpreter"),
                 "imageGeneration": ProviderTool(wire_name="image_generation"),
             },
+            limits=("A deployment that is not called like its model gets no reasoning parameters.",),
         ),
         "amazon-bedrock": ProviderProfile(
             title="Amazon Bedrock",
@@ -179,13 +212,23 @@ PROVIDERS: Mapping[ProviderName, ProviderProfile] = MappingProxyType(
                 "high": TierModel("global.anthropic.claude-opus-5-5", 1_000_000),
             },
             credentials=("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_BEARER_TOKEN_BEDROCK"),
-            optional_env=("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"),
+            optional_env=(
+                *("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_DEFAULT_PROFILE"),
+                *("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "AWS_CA_BUNDLE", "AWS_EC2_METADATA_DISABLED"),
+                *("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ROLE_ARN", "AWS_ROLE_SESSION_NAME"),
+                *("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI"),
+            ),
             setting_keys=frozenset({"region"}),
             base_url_env="AWS_ENDPOINT_URL_BEDROCK_RUNTIME",
             price_id="aws",
-            reasoning="as Anthropic for Claude models; not sent to others",
+            reasoning="as Anthropic for Claude; an effort for GPT and Nova 2; not sent to others",
             caching="cache points",
             media=frozenset({"image", "pdf", "text-file", "result-image", "result-pdf"}),
+            limits=(
+                "Reasoning is asked of Claude, GPT and Nova 2 models only.",
+                "The prompt cache is marked for Claude and the first Nova models only.",
+                "Models other than Claude and Nova are told of images and files in tool results, but do not see them.",
+            ),
         ),
         "google-vertex": ProviderProfile(
             title="Google Vertex AI",
@@ -193,11 +236,11 @@ PROVIDERS: Mapping[ProviderName, ProviderProfile] = MappingProxyType(
             module="google",
             tiers=_GEMINI,
             credentials=("GOOGLE_APPLICATION_CREDENTIALS",),
-            optional_env=("GOOGLE_VERTEX_PROJECT", "GOOGLE_VERTEX_LOCATION"),
+            optional_env=("GOOGLE_VERTEX_PROJECT", "GOOGLE_VERTEX_LOCATION", "GOOGLE_CLOUD_PROJECT"),
             setting_keys=_COMMON | {"project", "location"},
             base_url_env="GOOGLE_VERTEX_BASE_URL",
             price_id="google",
-            reasoning="thinking budget, with thoughts",
+            reasoning="thinking level, or a thinking budget for Gemini 2.5, with thoughts",
             caching="automatic",
             media=_EVERY_MEDIUM,
             provider_tools={
@@ -207,6 +250,7 @@ PROVIDERS: Mapping[ProviderName, ProviderProfile] = MappingProxyType(
                 "enterpriseWebSearch": ProviderTool(wire_name="enterprise_web_search"),
                 "googleMaps": _MAPS,
             },
+            limits=(_NO_GIF,),
         ),
     }
 )

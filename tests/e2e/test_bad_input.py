@@ -91,15 +91,7 @@ BAD: dict[str, Bad] = {
         toml=TEAM.format(delegate="@other/one"),
         says=('"team" cannot delegate to "@other/one"', "its own delegates", "perstack.toml:4"),
     ),
-    "interactive skill": Bad(toml=ASK, says=("experts.solo.skills.extra", "perstack.toml:5", "not built yet")),
-    "MCP skill over stdio": Bad(
-        toml=SKILL.format(type="mcpStdioSkill") + 'command = "npx"\npackageName = "x"\n',
-        says=("mcpStdioSkill is not built yet", "experts.solo.skills.extra", "perstack.toml:5"),
-    ),
-    "MCP skill over SSE": Bad(
-        toml=SKILL.format(type="mcpSseSkill") + 'endpoint = "https://example.com/sse"\n',
-        says=("mcpSseSkill is not built yet", "experts.solo.skills.extra", "perstack.toml:5"),
-    ),
+    "frozen without a lock": Bad(args=run("--frozen"), says=("no perstack.lock", "perstack install")),
     "another provider in the definition": Bad(
         toml='[provider]\nproviderName = "openai"\n' + SOLO,
         code=4,

@@ -533,7 +533,6 @@ class TestAnswer:
             ("max_tokens", "length"),
             ("model_context_window_exceeded", "length"),
             ("refusal", "refusal"),
-            ("pause_turn", "other"),
             ("something_new", "other"),
         ],
     )
@@ -578,8 +577,8 @@ class TestAnswer:
         assert (generation.contents, generation.finish_reason) == ((TextPart(text="hello"),), "stop")
 
     async def test_a_block_nobody_asked_for_is_refused_by_name(self) -> None:
-        block: Json = {"type": "server_tool_use", "id": "s1", "name": "web_search", "input": {}}
-        with pytest.raises(ProviderError, match="`server_tool_use`"):
+        block: Json = {"type": "mcp_tool_use", "id": "m1", "name": "look", "server_name": "docs", "input": {}}
+        with pytest.raises(ProviderError, match="`mcp_tool_use`"):
             await ask(Answer(blocks=(block,)))
 
 

@@ -12,9 +12,6 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from perstack.activities.providers.base import Provider
 from perstack.activities.providers.cassette import CassetteProvider
 from perstack.activities.providers.failures import ProviderError, retry_after_seconds
@@ -23,6 +20,7 @@ from perstack.core.cassette import Cassette
 from perstack.core.failures import CredentialError, DefinitionError
 from perstack.core.messages import TextPart
 from perstack.core.usage import Usage
+from support.certificates import untrusted
 from support.model_requests import API_KEY, Heard, anthropic, request
 from support.model_server import Answer, ModelServer, Script
 
@@ -292,7 +290,7 @@ class TestConnections:
         assert error.usage.input_tokens == (10 if after_events else 0)
 
     async def test_a_stranger_s_certificate_is_final(self, tmp_path: Path) -> None:
-        error = await failure(Answer(), tls=self_signed(tmp_path))
+        error = await failure(Answer(), tls=untrusted(tmp_path))
         assert (error.code, error.is_retryable) == ("provider.tls", False)
         assert error.hint is not None
 
@@ -316,29 +314,6 @@ class TestConnections:
         assert (error.code, error.is_retryable) == ("provider.proxy", is_retryable)
         assert str(status) in error.message
         assert "hunter22" not in str(error)
-
-
-def self_signed(folder: Path) -> ssl.SSLContext:
-    """A server context nobody trusts."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now)
-        .not_valid_after(now + timedelta(days=1))
-        .sign(key, hashes.SHA256())
-    )
-    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    path = folder / "both.pem"
-    path.write_bytes(pem + certificate.public_bytes(serialization.Encoding.PEM))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(path)
-    return context
 
 
 class TestRegistry:

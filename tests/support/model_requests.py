@@ -2,10 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from perstack.activities.providers.anthropic import AnthropicProvider, create_provider
 from perstack.activities.providers.base import ModelRequest, WireCache
-from perstack.core.expert import Expert, ModelChoice, ReasoningBudget
+from perstack.activities.providers.bedrock import BedrockProvider
+from perstack.activities.providers.bedrock import create_provider as create_bedrock
+from perstack.activities.providers.compatible import CompatibleProvider
+from perstack.activities.providers.compatible import create_provider as create_compatible
+from perstack.activities.providers.openai import OpenAIProvider
+from perstack.activities.providers.openai import create_provider as create_openai
+from perstack.core.expert import Expert, ModelChoice, ProviderSkill, ProviderTool, ReasoningBudget
 from perstack.core.messages import (
     ExpertMessage,
     ExpertPart,
@@ -19,6 +26,7 @@ from perstack.core.messages import (
     UserMessage,
     UserPart,
 )
+from perstack.core.profiles.providers import PROVIDERS
 from perstack.core.tools import ToolKind, ToolSpec
 from perstack.core.usage import Usage
 
@@ -51,6 +59,45 @@ def anthropic(
     """A provider that talks to `server`."""
     base = {"ANTHROPIC_BASE_URL": server.url} if server is not None else {}
     return create_provider("anthropic", {"ANTHROPIC_API_KEY": API_KEY, **base, **(env or {})}, setting or {})
+
+
+def compatible(
+    name: str,
+    server: ModelServer | None,
+    *,
+    setting: dict[str, Any] | None = None,
+    env: dict[str, str] | None = None,
+) -> CompatibleProvider:
+    """A provider of Chat Completions that talks to `server`, under the path that it has at its own address."""
+    profile = PROVIDERS[name]
+    keys = dict.fromkeys(profile.required_env, API_KEY)
+    base = {profile.base_url_env: f"{server.url}{urlsplit(profile.base_url).path}"} if server is not None else {}
+    return create_compatible(name, {**keys, **base, **(env or {})}, setting or {})
+
+
+def openai(
+    server: ModelServer | None, *, setting: dict[str, Any] | None = None, env: dict[str, str] | None = None
+) -> OpenAIProvider:
+    """OpenAI, at `server`."""
+    base = {"OPENAI_BASE_URL": f"{server.url}/v1"} if server is not None else {}
+    return create_openai("openai", {"OPENAI_API_KEY": API_KEY, **base, **(env or {})}, setting or {})
+
+
+def azure(
+    server: ModelServer | None, *, setting: dict[str, Any] | None = None, env: dict[str, str] | None = None
+) -> OpenAIProvider:
+    """Azure OpenAI, at `server`."""
+    base = {"AZURE_BASE_URL": f"{server.url}/openai"} if server is not None else {}
+    return create_openai("azure-openai", {"AZURE_API_KEY": API_KEY, **base, **(env or {})}, setting or {})
+
+
+def bedrock(
+    server: ModelServer | None, *, setting: dict[str, Any] | None = None, env: dict[str, str] | None = None
+) -> BedrockProvider:
+    """Amazon Bedrock, at `server`."""
+    keys = {"AWS_ACCESS_KEY_ID": "AKIATESTTESTTEST", "AWS_SECRET_ACCESS_KEY": API_KEY, "AWS_REGION": "eu-test-1"}
+    base = {"AWS_ENDPOINT_URL_BEDROCK_RUNTIME": server.url} if server is not None else {}
+    return create_bedrock("amazon-bedrock", {**keys, **base, **(env or {})}, setting or {})
 
 
 def tool(name: str, kind: ToolKind = "mcp") -> ToolSpec:
@@ -104,13 +151,23 @@ def request(
     cache: WireCache | None = None,
     on_usage: Callable[[Usage], None] | None = None,
     expert_key: str = "team",
+    provider: str = "anthropic",
+    provider_tools: tuple[ProviderTool, ...] = (),
+    provider_skills: tuple[ProviderSkill, ...] = (),
 ) -> ModelRequest:
     """A request with everything a test does not care about filled in."""
     choice = ModelChoice(
-        provider="anthropic", model=model, max_output_tokens=max_output_tokens, reasoning_budget=reasoning
+        provider=provider, model=model, max_output_tokens=max_output_tokens, reasoning_budget=reasoning
     )
     return ModelRequest(
-        expert=Expert(key=expert_key, name=expert_key, instruction="You are an expert.", model=choice),
+        expert=Expert(
+            key=expert_key,
+            name=expert_key,
+            instruction="You are an expert.",
+            provider_tools=provider_tools,
+            provider_skills=provider_skills,
+            model=choice,
+        ),
         messages=[instruction(), user("Go.")] if messages is None else messages,
         tools=tools,
         timeout_seconds=timeout_seconds,

@@ -181,6 +181,11 @@ class ModelServer:
         """Let hanging answers go on, those to come included."""
         self.gate(name).set()
 
+    @property
+    def open_connections(self) -> int:
+        """How many clients are connected now."""
+        return len(self._open)
+
     def joined(self, connection: "_Connection") -> None:
         """A client has connected."""
         self.connections += 1

@@ -379,9 +379,6 @@ def test_the_runtime_version_of_an_expert_nobody_reaches_does_not_matter() -> No
 @pytest.mark.parametrize(
     ("lines", "path", "line"),
     [
-        ('skills.x = { type = "mcpStdioSkill", command = "npx", args = ["x"] }', "experts.a.skills.x", 3),
-        ('skills.x = { type = "mcpSseSkill", endpoint = "https://mcp.example.com" }', "experts.a.skills.x", 3),
-        ('skills.x = { type = "interactiveSkill", tools.t.inputJsonSchema = "{}" }', "experts.a.skills.x", 3),
         ('tags = []\ndelegates = ["@org/tool@1.0.0"]', "experts.a.delegates[0]", 4),
     ],
 )
@@ -394,9 +391,8 @@ def test_what_is_not_built_is_refused_with_file_line_and_key(lines: str, path: s
 
 
 def test_what_is_not_built_is_refused_in_a_delegate_too() -> None:
-    skill = 'skills.x = { type = "mcpSseSkill", endpoint = "https://mcp.example.com" }'
-    with pytest.raises(DefinitionError, match=re.escape("experts.b.skills.x")):
-        job(expert("a", 'delegates = ["b"]'), expert("b", skill))
+    with pytest.raises(DefinitionError, match=re.escape("experts.b.delegates[0]")):
+        job(expert("a", 'delegates = ["b"]'), expert("b", 'delegates = ["@org/tool@1.0.0"]'))
 
 
 def test_what_an_unreached_expert_needs_does_not_matter() -> None:
@@ -460,11 +456,6 @@ def test_an_option_that_is_not_sent_is_told(provider: str, option: str) -> None:
 
 def test_empty_provider_tools_need_nothing() -> None:
     job(expert("a", "providerTools = []\nproviderSkills = []"))
-
-
-def test_a_replayed_job_still_needs_its_skills() -> None:
-    with pytest.raises(DefinitionError, match="mcpSseSkill is not built yet"):
-        job(expert("a", 'skills.x = { type = "mcpSseSkill", endpoint = "https://mcp.example.com" }'))
 
 
 # Names of delegate tools
@@ -535,7 +526,7 @@ def test_an_unknown_root_lists_what_the_file_has() -> None:
         (expert("n", 'delegates = ["n"]'), "definition.scope"),
         (expert("n", "minRuntimeVersion = 'v9.0'"), "definition.runtime_version"),
         (expert("n", 'providerTools = ["webSerch"]'), "definition.provider_tool"),
-        (expert("n") + STDIO.format("n", "GH_TOKEN"), "definition.not_built"),
+        (expert("n", 'delegates = ["@org/tool@1.0.0"]'), "definition.not_built"),
         (expert("n") + STDIO.format("n", "AWS_PROFILE"), "definition.env_not_allowed"),
     ],
 )

@@ -20,7 +20,8 @@ from perstack.core.events import (
 from perstack.core.failures import Attempt, Failure
 from perstack.core.ids import cuid_from
 from perstack.core.messages import ExpertMessage, ToolMessage, UserMessage
-from perstack.core.run import Limits, SessionReport, SkillStart
+from perstack.core.run import Limits, SessionReport
+from perstack.core.skills import SkillStart
 from perstack.core.state import State
 from perstack.core.triggers import Generated, GenerationLost, SessionFailed, SessionOpened, Started
 from perstack.core.usage import NO_USAGE, Usage

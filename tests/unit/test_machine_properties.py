@@ -5,13 +5,15 @@ from dataclasses import replace
 from typing import Any, cast
 
 from hypothesis import given
+from perstack.activities.redaction import Redactor
 from perstack.activities.session import RunSession
+from perstack.activities.skills.manager import SkillManager
 from perstack.core.conversation import Appendix
 from perstack.core.effects import CallTools, Generate
 from perstack.core.events import Event, ResumeFromStop, RunBase, StartRun
 from perstack.core.fold import Fold
 from perstack.core.messages import ExpertMessage, Message, ToolMessage
-from perstack.core.run import SkillStart
+from perstack.core.skills import SkillStart
 from perstack.core.state import RunState, State
 from perstack.core.tools import Toolset
 from perstack.core.triggers import (
@@ -242,7 +244,16 @@ def new_session(run: PlayedRun) -> RunSession:
     start = run.start
     nothing = cast("Any", None)
     toolset = Toolset(delegates=start.expert.delegates, experts=start.experts)
-    return RunSession(start=start, provider=nothing, base=nothing, base_start=SkillStart(name=BASE), toolset=toolset)
+    skills = SkillManager(nothing, nothing)
+    skills.detach_soon = lambda name: None
+    return RunSession(
+        start=start,
+        provider=nothing,
+        skills=skills,
+        base_start=SkillStart(name=BASE),
+        redactor=Redactor(()),
+        toolset=toolset,
+    )
 
 
 def test_the_random_jobs_have_all_a_job_can_have() -> None:

@@ -4,13 +4,23 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal
 
-from ....core.messages import ExpertPart, TextPart, ThinkingPart, ToolCallPart
+from ....core.messages import ExpertPart, ProviderToolPart, TextPart, ThinkingPart, ToolCallPart
 from ....core.run import FinishReason, Generation
 from ....core.tools import ToolSpec, sorted_calls
 from ....core.usage import NO_USAGE, Usage
 from ..failures import ProviderError
 from .messages_body import placed
-from .parts import arguments
+from .messages_tools import (
+    CALL,
+    RESULT_SUFFIX,
+    Cited,
+    Placed,
+    cited_sources,
+    is_own,
+    replayable,
+    tool_parts,
+)
+from .parts import Json, arguments
 
 _FINISH_REASONS: Mapping[str, FinishReason] = MappingProxyType(
     {
@@ -27,16 +37,35 @@ _FINISH_REASONS: Mapping[str, FinishReason] = MappingProxyType(
 class _Block:
     """One content block as far as it has come in."""
 
-    __slots__ = ("pieces", "start", "type")
+    __slots__ = ("citations", "pieces", "start", "type")
 
     def __init__(self, start: dict[str, Any]) -> None:
         self.type: str = start["type"]
         self.start = start
         self.pieces: list[str] = []
+        self.citations: list[Json] = list(start.get("citations") or ())
 
     @property
     def text(self) -> str:
         return "".join(self.pieces)
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether a later request has a place for it."""
+        return self.type != "text" or bool(self.text.strip())
+
+    def whole(self) -> Json:
+        """The block as the API wants it back."""
+        match self.type:
+            case "text":
+                cited = {"citations": known} if (known := replayable(self.citations)) else {}
+                return {"type": "text", "text": self.text, **cited}
+            case "thinking":
+                return {**self.start, "thinking": self.text}
+            case "tool_use" | "server_tool_use":
+                return {**self.start, "input": arguments(self.text) if self.pieces else self.start.get("input") or {}}
+            case _:
+                return self.start
 
 
 Piece = tuple[Literal["text", "reasoning", ""], str]
@@ -54,6 +83,12 @@ class Answer:
         self._tokens: dict[str, int] = {}
         self._stop_reason: str | None = None
         self._model: str | None = None
+        self._first = 0
+        """The number of the first block of the request that is being answered."""
+        self._earlier = NO_USAGE
+        """Of the requests before it."""
+        self.container: Json | None = None
+        """Where the provider ran code, if it did."""
         self.usage = NO_USAGE
         self.is_complete = False
 
@@ -65,14 +100,16 @@ class Answer:
         """
         match event["type"]:
             case "content_block_delta":
-                return _take_delta(self._blocks[event["index"]], event["delta"])
+                return _take_delta(self._blocks[self._first + event["index"]], event["delta"])
             case "content_block_start":
-                return self._start(event["index"], event["content_block"])
+                return self._start(self._first + event["index"], event["content_block"])
             case "message_start":
                 self._model = event["message"].get("model")
+                self.container = event["message"].get("container") or self.container
                 self._take_usage(event["message"].get("usage") or {})
             case "message_delta":
                 self._stop_reason = event["delta"].get("stop_reason") or self._stop_reason
+                self.container = event["delta"].get("container") or self.container
                 self._take_usage(event.get("usage") or {})
             case "message_stop":
                 self.is_complete = True
@@ -80,10 +117,24 @@ class Answer:
                 pass
         return NOTHING
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether the API wants to be asked to go on."""
+        return self._stop_reason == "pause_turn"
+
+    def go_on(self) -> list[Json]:
+        """Get ready for the rest of a paused turn; what it has said so far, as the API wants it back."""
+        self._first = max(self._blocks, default=-1) + 1
+        self._earlier = self.usage
+        self._tokens.clear()
+        self._stop_reason = None
+        self.is_complete = False
+        return [block.whole() for _, block in sorted(self._blocks.items()) if block.is_kept]
+
     def generation(self) -> Generation:
         """The finished answer."""
-        thoughts, texts, calls = self._parts()
-        contents: tuple[ExpertPart, ...] = (*thoughts, *texts, *calls)
+        thoughts, tools, texts, calls = self._parts()
+        contents: tuple[ExpertPart, ...] = (*thoughts, *tools, *texts, *calls)
         return Generation(
             contents=contents,
             usage=self.usage,
@@ -101,6 +152,8 @@ class Answer:
                 return _said(block, "reasoning", content_block.get("thinking") or "")
             case "tool_use" | "redacted_thinking":
                 return NOTHING
+            case _ if is_own(block.type):
+                return NOTHING
             case _:
                 raise ProviderError("unsupported", f"Anthropic answered with a `{block.type}` block nobody asked for.")
 
@@ -114,7 +167,7 @@ class Answer:
         written = self._tokens.get("cache_creation_input_tokens", 0)
         input_tokens = self._tokens.get("input_tokens", 0) + cached + written
         output_tokens = self._tokens.get("output_tokens", 0)
-        self.usage = Usage(
+        self.usage = self._earlier + Usage(
             input_tokens=input_tokens,
             output_tokens=output_tokens,
             reasoning_tokens=self._tokens.get("thinking_tokens", 0),
@@ -122,25 +175,44 @@ class Answer:
             cached_input_tokens=cached,
         )
 
-    def _parts(self) -> tuple[list[ThinkingPart], list[TextPart], tuple[ToolCallPart, ...]]:
+    def _parts(
+        self,
+    ) -> tuple[list[ThinkingPart], list[ProviderToolPart], list[TextPart], tuple[ToolCallPart, ...]]:
         thoughts: list[tuple[int, _Block]] = []
         texts: list[TextPart] = []
         calls: list[ToolCallPart] = []
+        ran: list[Placed] = []
+        cited: list[Cited] = []
+        abandoned = self._abandoned()
         is_in_order = True
         for _, block in sorted(self._blocks.items()):
+            place = len(texts) + len(calls) + len(ran)
             match block.type:
-                case "text" if block.text.strip():
+                case "text" if block.is_kept:
                     is_in_order = is_in_order and not calls
-                    texts.append(TextPart(text=block.text))
+                    if citations := replayable(block.citations):
+                        cited.append(Cited(len(texts), citations))
+                    texts.append(TextPart(text=block.text, sources=cited_sources(block.citations)))
                 case "tool_use":
                     calls.append(self._call(block))
                 case "thinking" | "redacted_thinking":
-                    thoughts.append((len(texts) + len(calls), block))
+                    thoughts.append((place, block))
+                case _ if is_own(block.type) and block not in abandoned:
+                    ran.append(Placed(place, block.whole()))
                 case _:
                     pass
         in_order = sorted_calls(tuple(calls), self._tools)
         is_in_order = is_in_order and in_order == tuple(calls)
-        return [_thought(block, at, is_in_order=is_in_order) for at, block in thoughts], texts, in_order
+        tools = tool_parts(ran, shown_only=[block.whole() for block in abandoned], cited=cited, used=self.container)
+        return [_thought(block, at, is_in_order=is_in_order) for at, block in thoughts], tools, texts, in_order
+
+    def _abandoned(self) -> list[_Block]:
+        """Calls of provider tools that will never have a result; the API runs those beside calls of ours later."""
+        blocks = list(self._blocks.values())
+        if any(block.type == "tool_use" for block in blocks):
+            return []
+        answered = {block.start.get("tool_use_id") for block in blocks if block.type.endswith(RESULT_SUFFIX)}
+        return [block for block in blocks if block.type == CALL and block.start["id"] not in answered]
 
     def _call(self, block: _Block) -> ToolCallPart:
         name: str = block.start["name"]
@@ -159,6 +231,8 @@ def _take_delta(block: _Block, delta: dict[str, Any]) -> Piece:
             return _said(block, "reasoning", delta["thinking"])
         case "input_json_delta":
             block.pieces.append(delta["partial_json"])
+        case "citations_delta":
+            block.citations.append(delta["citation"])
         case "signature_delta":
             block.start["signature"] = delta["signature"]
         case _:

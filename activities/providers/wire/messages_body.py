@@ -4,11 +4,13 @@ The typed call of the SDK walks the whole conversation on every call (DESIGN §9
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import assert_never
 
-from ....core.expert import ModelChoice
+from ....core.expert import Expert, ModelChoice
 from ....core.messages import (
     ExpertMessage,
     FileBinaryPart,
@@ -34,10 +36,18 @@ from ....core.models import (
     thinking_tokens,
 )
 from ....core.profiles.claude import MIN_THINKING_TOKENS, ClaudeCapabilities, claude_capabilities
-from ....core.profiles.providers import PROVIDERS
 from ....core.tools import ToolSpec
 from ..base import ModelRequest
 from ..failures import ProviderError
+from .messages_tools import (
+    API,
+    CODE_EXECUTION,
+    PROFILE,
+    Replay,
+    container,
+    provider_tools,
+    used_container,
+)
 from .parts import (
     PDF,
     Json,
@@ -48,14 +58,15 @@ from .parts import (
     json_bytes,
     left_out,
     refused,
+    retold,
     says_something,
     takes,
     tool_names,
+    unsealed,
     wire_name,
 )
+from .turns import system_of, turns_of
 
-API = "messages"
-PROFILE = PROVIDERS["anthropic"]
 CACHE_MARK = b',"cache_control":{"type":"ephemeral"}}'
 DROP_STALE_THINKING = "drop-stale-thinking"
 """Note in the wire cache: this conversation no longer is what its thinking blocks were signed for."""
@@ -68,10 +79,25 @@ _PLACED = re.compile(r"(\d+)([rt]):(.*)", re.DOTALL)
 class Body:
     """A request body and what belongs to it."""
 
-    content: bytes
+    head: Json
+    """All but the system prompt, the tools and the messages."""
+    pieces: Sequence[bytes]
     tool_names: Mapping[str, str]
     """The name a tool goes by on the wire → its own."""
     betas: tuple[str, ...] = ()
+
+    def content(self, paused: Sequence[Json] = (), used: Json | None = None) -> bytes:
+        """The bytes: of the first request, or of the one that goes on with a turn that the API has paused.
+
+        `paused` is what the turn has said so far, `used` the container it has opened.
+        """
+        head = self.head
+        if used:
+            given: str | Json | None = head.get("container")
+            head = {**head, "container": {**given, "id": used["id"]} if isinstance(given, dict) else used["id"]}
+        said = (b',{"role":"assistant","content":', json_bytes(paused), b"}") if paused else ()
+        # One join: a long conversation is copied once.
+        return b"".join((json_bytes(head)[:-1], *self.pieces, *said, b"]}"))
 
 
 def request_body(request: ModelRequest) -> Body:
@@ -92,26 +118,57 @@ def request_body(request: ModelRequest) -> Body:
         else:
             # Where thinking is off the API takes no such wish.
             render = _blocks_without_thinking
-    pieces = [json_bytes({"model": choice.model, "stream": True, **options})[:-1]]
-    if system := _system(request):
+    head: Json = {"model": choice.model, "stream": True, **options}
+    own = provider_tools(request.expert)
+    if place := container(request.expert, _open_container(request)):
+        head["container"] = place
+    # A tool of the provider goes before one of ours with its name.
+    tools = tuple(tool for tool in request.tools if tool.name not in {one["name"] for one in own})
+    pieces: list[bytes] = []
+    if system := system_of(request, render):
         pieces += (b',"system":[', _marked(system), b"]")
-    if request.tools:
-        pieces += (b',"tools":[', _marked(request.cache.part("tools", request.tools, _tools)), b"]")
+    if own or tools:
+        rendered = request.cache.part("tools", (own, tools), _tools)
+        pieces += (b',"tools":[', _marked(rendered), b"]")
     pieces.append(b',"messages":[')
-    for number, turn in enumerate(_turns(request, render)):
-        pieces += turn.pieces(b"," if number else b"")
-    pieces.append(b"]}")
-    # One join: a long conversation is copied once.
-    return Body(content=b"".join(pieces), tool_names=tool_names(PROFILE, request.tools, _MAX_TOOL_NAME), betas=betas)
+    for number, turn in enumerate(turns_of(request, render)):
+        pieces += turn.pieces(b"," if number else b"", _marked)
+    return Body(head=head, pieces=pieces, tool_names=tool_names(PROFILE, tools, _MAX_TOOL_NAME), betas=betas)
+
+
+def _open_container(request: ModelRequest) -> Json | None:
+    """The container that this conversation has used last, if code may run and it is still there."""
+    if not _runs_code(request.expert):
+        return None
+    for message in reversed(request.messages):
+        if not isinstance(message, ExpertMessage):
+            continue
+        for part in message.contents:
+            if isinstance(part, ProviderToolPart) and (used := used_container(part)):
+                return used if _is_open(used) else None
+    return None
+
+
+def _runs_code(expert: Expert) -> bool:
+    return bool(expert.provider_skills) or any(tool.name == CODE_EXECUTION for tool in expert.provider_tools)
+
+
+def _is_open(used: Json) -> bool:
+    try:
+        return datetime.fromisoformat(used["expires_at"]).timestamp() > time.time()
+    except (KeyError, TypeError, ValueError):
+        # Where the API does not say, it is asked.
+        return True
 
 
 def _options(choice: ModelChoice, capabilities: ClaudeCapabilities) -> Json:
     """Output limit and reasoning, each in the form this model takes."""
     max_tokens = choice.max_output_tokens or capabilities.max_output_tokens
-    return {"max_tokens": max_tokens, **_reasoning(choice, capabilities, max_tokens)}
+    return {"max_tokens": max_tokens, **reasoning_options(choice, capabilities, max_tokens)}
 
 
-def _reasoning(choice: ModelChoice, capabilities: ClaudeCapabilities, max_tokens: int) -> Json:
+def reasoning_options(choice: ModelChoice, capabilities: ClaudeCapabilities, max_tokens: int) -> Json:
+    """How a Claude model is asked for the reasoning of `choice`, on every platform that serves it."""
     effort = reasoning_effort(choice.reasoning_budget)
     if capabilities.thinking == "none":
         return {}
@@ -138,75 +195,14 @@ def _without_reasoning(capabilities: ClaudeCapabilities) -> Json:
             assert_never(capabilities.thinking_off)
 
 
-def _system(request: ModelRequest) -> bytes:
-    pieces = (
-        request.cache.message(index, message, _blocks)
-        for index, message in enumerate(request.messages)
-        if isinstance(message, InstructionMessage)
-    )
-    return b",".join(piece for piece in pieces if piece)
-
-
-class _Turn:
-    """Adjacent messages of one side."""
-
-    __slots__ = ("blocks", "is_marked", "results", "role")
-
-    def __init__(self, role: bytes) -> None:
-        self.role = role
-        self.blocks: list[bytes] = []
-        self.results = 0
-        self.is_marked = False
-
-    def add(self, piece: bytes, *, is_result: bool) -> None:
-        """Append the blocks of one message; results must be the first of the turn that follows the calls."""
-        if is_result:
-            self.blocks.insert(self.results, piece)
-            self.results += 1
-        else:
-            self.blocks.append(piece)
-
-    def pieces(self, lead: bytes) -> Iterator[bytes]:
-        """The turn in JSON, for joining."""
-        yield lead + b'{"role":"' + self.role + b'","content":['
-        *others, last = self.blocks
-        for block in others:
-            yield block
-            yield b","
-        yield _marked(last) if self.is_marked else last
-        yield b"]}"
-
-
-def _turns(request: ModelRequest, render: Callable[[Message], bytes]) -> list[_Turn]:
-    """The conversation as alternating turns; the ends of the last two user turns are marked for the prompt cache.
-
-    The mark before the last one is where the previous call put its own, so that call's prefix is found again.
-    """
-    turns: list[_Turn] = []
-    for index, message in enumerate(request.messages):
-        if isinstance(message, InstructionMessage):
-            continue
-        piece = request.cache.message(index, message, render)
-        if not piece:
-            continue
-        role = b"assistant" if isinstance(message, ExpertMessage) else b"user"
-        if not turns or turns[-1].role != role:
-            turns.append(_Turn(role))
-        turns[-1].add(piece, is_result=isinstance(message, ToolMessage))
-    if not turns or turns[-1].role == b"assistant":
-        raise ProviderError("unsupported", "The conversation does not end with something for the model to answer.")
-    for turn in [turn for turn in turns if turn.role == b"user"][-2:]:
-        turn.is_marked = True
-    return turns
-
-
 def _marked(blocks: bytes) -> bytes:
     """`blocks` with a cache breakpoint on the last one; its closing brace is the last byte."""
     return blocks[:-1] + CACHE_MARK
 
 
-def _tools(tools: tuple[ToolSpec, ...]) -> bytes:
-    return b",".join(json_bytes(_tool(spec)) for spec in tools)
+def _tools(tools: tuple[list[Json], tuple[ToolSpec, ...]]) -> bytes:
+    own, ours = tools
+    return b",".join(map(json_bytes, (*own, *map(_tool, ours))))
 
 
 def _tool(spec: ToolSpec) -> Json:
@@ -266,14 +262,19 @@ def _user_block(part: UserPart) -> Json:
 
 
 def _expert_blocks(message: ExpertMessage) -> list[Json]:
-    """What the model said, thinking put back between the other blocks where it came from."""
+    """What the model said; thinking and what the provider ran are put back between it where they came from."""
+    replay = Replay(part for part in message.contents if isinstance(part, ProviderToolPart))
     spoken: list[Json] = []
     thoughts: list[tuple[int, Json]] = []
+    told: list[Json] = []
+    texts = 0
     for part in message.contents:
         match part:
             case TextPart():
                 if says_something(part):
-                    spoken.append(_text(part))
+                    citations = replay.citations.get(texts)
+                    spoken.append({**_text(part), "citations": citations} if citations else _text(part))
+                    texts += 1
             case ToolCallPart():
                 name = wire_name(part.tool_name, _MAX_TOOL_NAME)
                 spoken.append({"type": "tool_use", "id": part.tool_call_id, "name": name, "input": part.args})
@@ -282,11 +283,16 @@ def _expert_blocks(message: ExpertMessage) -> list[Json]:
                 if part.signature and not is_foreign(API, part.signature):
                     thoughts.append(_thinking_block(part.thinking, part.signature))
             case ProviderToolPart():
-                pass
+                if unsealed(API, part.replay) is None:
+                    told.append({"type": "text", "text": retold(part)})
             case _:
                 assert_never(part)
+    for placed_block in replay.blocks:
+        spoken.insert(placed_block.at, placed_block.block)
     for offset, (position, block) in enumerate(thoughts):
         spoken.insert(position + offset, block)
+    # What is put back must stand where it was.
+    spoken = [*spoken, *told] if thoughts or replay.blocks else [*told, *spoken]
     # Thinking alone says nothing the next turn could answer.
     return spoken if len(spoken) > len(thoughts) else []
 

@@ -17,6 +17,7 @@ from ....core.messages import (
     ImageBinaryPart,
     ImageInlinePart,
     ImageUrlPart,
+    ProviderToolPart,
     TextPart,
 )
 from ....core.profiles.provider import Media, ProviderProfile
@@ -108,8 +109,8 @@ def refused(profile: ProviderProfile, part: MediaPart, reason: str = "") -> Prov
 
 def left_out(profile: ProviderProfile, part: MediaPart) -> str:
     """What the model is told in place of a part of a tool result that its provider cannot take."""
-    what = "image" if isinstance(part, ImageInlinePart | ImageBinaryPart | ImageUrlPart) else "file"
-    return f"[This result holds an {what} of type {part.mime_type}, which {profile.title} cannot show to the model.]"
+    what = "an image" if isinstance(part, ImageInlinePart | ImageBinaryPart | ImageUrlPart) else "a file"
+    return f"[This result holds {what} of type {part.mime_type}, which {profile.title} cannot show to the model.]"
 
 
 _KINDS: tuple[tuple[Media, str], ...] = (
@@ -175,6 +176,17 @@ def is_foreign(api: str, text: str) -> bool:
     """Whether another API has sealed `text`."""
     match = _SEALED.fullmatch(text)
     return match is not None and match[1] != api
+
+
+def retold(part: ProviderToolPart) -> str:
+    """What a provider's tool did, for a model that cannot be given it in the provider's own form."""
+    asked = json_bytes(part.args).decode()
+    texts = [content.text for content in part.contents if isinstance(content, TextPart)]
+    images = sum(not isinstance(content, TextPart) for content in part.contents)
+    places = [source.url or source.title or "" for source in part.sources]
+    came = [*texts, *(["(an image)"] * images), *filter(None, places)]
+    outcome = "failed" if part.is_error else "answered"
+    return "\n".join((f"[The tool {part.tool_name} was asked {asked} and {outcome}.]", *came))
 
 
 def spoken(parts: Sequence[ExpertPart]) -> bool:

@@ -15,7 +15,7 @@ from mcp.server import Server, ServerRequestContext
 from pydantic import TypeAdapter
 
 from ....core.expert import BASE_SKILL
-from ....core.run import SkillStart
+from ....core.skills import SkillStart
 from ....core.tools import ATTEMPT_COMPLETION, StateChange, ToolOutcome, ToolSpec, text_outcome
 from ..connection import Connection
 from ..results import ToolFailure, json_text, parts_from_mcp

@@ -39,6 +39,8 @@ class Answer:
     model: str = ""
     usage: Json | None = None
     """In the words of the protocol; 10 tokens in and 5 out when not given."""
+    container: Json | None = None
+    """Where the provider ran code, in the words of the protocol."""
     delta_size: int = 0
     """Characters per delta; 0 sends each block in one."""
     delay_ms: float = 0

@@ -87,7 +87,7 @@ def _events(request: Request, answer: Answer) -> Iterator[bytes]:
         yield _sse("content_block_stop", {"index": index})
     has_calls = any(block["type"] == "tool_use" for block in blocks)
     stop_reason = answer.stop_reason or ("tool_use" if has_calls else "end_turn")
-    delta = {"stop_reason": stop_reason, "stop_sequence": None}
+    delta = {"stop_reason": stop_reason, "stop_sequence": None, "container": answer.container}
     output_usage = {name: usage[name] for name in ("output_tokens", "output_tokens_details") if name in usage}
     yield _sse("message_delta", {"delta": delta, "usage": output_usage})
     yield _sse("message_stop", {})
@@ -109,13 +109,16 @@ def _split(block: Json, size: int) -> tuple[Json, list[Json]]:
     """A block as it starts, and the deltas that fill it."""
     match block["type"]:
         case "text":
-            return {**block, "text": ""}, [{"type": "text_delta", "text": piece} for piece in cut(block["text"], size)]
+            # Citations come before the text they belong to.
+            cited = [{"type": "citations_delta", "citation": citation} for citation in block.get("citations", ())]
+            start: Json = {**block, "text": "", **({"citations": []} if cited else {})}
+            return start, [*cited, *({"type": "text_delta", "text": piece} for piece in cut(block["text"], size))]
         case "thinking":
             pieces = cut(block["thinking"], size)
             deltas: list[Json] = [{"type": "thinking_delta", "thinking": piece} for piece in pieces]
             deltas.append({"type": "signature_delta", "signature": block["signature"]})
             return {**block, "thinking": "", "signature": ""}, deltas
-        case "tool_use":
+        case "tool_use" | "server_tool_use":
             text = block["input"] if isinstance(block["input"], str) else to_json(block["input"]).decode()
             # The real API opens every call with an empty piece.
             pieces = ["", *cut(text if text != "{}" else "", size)]

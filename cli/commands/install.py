@@ -1,0 +1,98 @@
+"""`perstack install`: start every skill once, list its tools, write `perstack.lock`."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+from ...core.expert import McpSseSkill, McpStdioSkill
+from ...core.failures import PerstackError, UsageError, WorkspaceError
+from ...core.tools import ToolSpec, with_unique_names
+from ...definitions.load import LoadedConfig, load_config
+from ...definitions.lockfile import LOCK_NAME, LockedExpert, locked_expert, new_lockfile, write_lockfile
+from ...definitions.resolve import LocalExperts, local_experts
+from ..diagnostics import ExitCode, warn
+from ..lifecycle import run_command
+from ..output import print_line
+
+
+def install(config: str | None, *, env_paths: tuple[str, ...]) -> NoReturn:
+    """Write the lock beside the definition; without every skill there is none."""
+
+    async def command() -> ExitCode:
+        loaded, local = _read(config, env_paths)
+        print_line("Resolving experts...")
+        print_line(f"Found {len(local.experts)} expert(s)")
+        locked = await _lock(loaded, local)
+        assert loaded.directory is not None
+        path = loaded.directory / LOCK_NAME
+        try:
+            write_lockfile(path, new_lockfile(Path(loaded.source).name, locked))
+        except OSError as error:
+            raise WorkspaceError(f"{path} cannot be written: {error.strerror or error}.") from error
+        print_line(f"Generated {path}")
+        return ExitCode.COMPLETED
+
+    run_command(command)
+
+
+def _read(config: str | None, env_paths: tuple[str, ...]) -> tuple[LoadedConfig, LocalExperts]:
+    loaded = load_config(config, cwd=Path.cwd())
+    if loaded.directory is None:
+        raise UsageError(
+            f"{loaded.source} is not a file of this machine; a lock stands beside its definition",
+            hint="Save the definition as perstack.toml and install there.",
+        )
+    local = local_experts(loaded, env_paths=env_paths, cwd=Path.cwd())
+    for warning in (*loaded.warnings, *local.warnings):
+        warn(warning)
+    return loaded, local
+
+
+async def _lock(loaded: LoadedConfig, local: LocalExperts) -> list[LockedExpert]:
+    # These bring the client library for MCP, a second of imports.
+    from ...activities.skills.listing import SkillListing, known_tools, mcp_skills
+    from ..skills import skill_lister
+
+    lister = skill_lister(local)
+    asked: dict[str, SkillListing] = {}
+    locked: list[LockedExpert] = []
+    for key, expert in local.experts.items():
+        print_line(f"Collecting tool definitions for {key}...")
+        base, people = known_tools(expert)
+        tools = list(base)
+        for skill in mcp_skills(expert):
+            content = skill.model_dump_json()
+            if content not in asked:
+                asked[content] = await lister.ask(skill)
+            listing = asked[content]
+            if listing.error is not None:
+                raise _failed(key, skill, listing.error)
+            for sentence in _advice(skill, listing.tools):
+                warn(f"{key}: {sentence}")
+            tools += listing.tools
+        for sentence in _renamed([*tools, *people]):
+            warn(f"{key}: {sentence}")
+        tools += people
+        print_line(f"  Found {len(tools)} tool(s)")
+        locked.append(locked_expert(expert, tools))
+    return locked
+
+
+def _failed(key: str, skill: McpStdioSkill | McpSseSkill, error: PerstackError) -> PerstackError:
+    hint = f"{error.hint or ''} Nothing was written; the old {LOCK_NAME}, if there is one, stays.".strip()
+    return PerstackError(f"Skill {skill.name} of {key}: {error.message}", code=error.code, hint=hint)
+
+
+def _advice(skill: McpStdioSkill | McpSseSkill, tools: tuple[ToolSpec, ...]) -> Iterator[str]:
+    names = {tool.name for tool in tools} | {tool.source_name for tool in tools}
+    missing = [name for name in skill.pick if name not in names and name not in skill.omit]
+    if missing:
+        yield f"skill {skill.name} has no tool {', '.join(missing)}, which `pick` names"
+    if skill.allowed_domains and isinstance(skill, McpStdioSkill):
+        yield f"skill {skill.name}: allowedDomains is declared, not enforced here; the container's proxy enforces it"
+
+
+def _renamed(tools: list[ToolSpec]) -> Iterator[str]:
+    for tool in with_unique_names(tools):
+        if tool.source_name is not None:
+            yield f"tool {tool.source_name} of skill {tool.skill_name} is offered as {tool.name}"
