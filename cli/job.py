@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic_core import to_json
 from temporalio.client import Client
 from temporalio.service import RPCError
 
@@ -24,10 +25,12 @@ from ..client.locks import JobLock
 from ..client.rescue import take_over
 from ..client.storage.folder import FolderDriver, FolderStorage
 from ..client.supervisor import is_listening
+from ..core.events import StopRunByInteractiveTool
 from ..core.expert import Expert
 from ..core.failures import PerstackError, ServerError, StorageError, UsageError
 from ..core.ids import is_job_id
 from ..core.run import JobSettings, ModelRules, RunInput
+from ..core.tools import ToolCall
 from ..definitions.environment import read_env
 from ..definitions.resolve import ResolvedJob
 from ..settings import seconds_setting
@@ -176,6 +179,8 @@ async def _follow(
     async def print_events() -> None:
         async for event in follower.events():
             await writer.write(event)
+            if isinstance(event, StopRunByInteractiveTool) and follower.questions:
+                return
 
     what = "parked" if feed is not None else "still running elsewhere"
     how_to_go_on = f"job {execution.workflow_id} is {what}; go on with: perstack resume {execution.workflow_id}"
@@ -194,7 +199,16 @@ async def _follow(
     except (RPCError, PerstackError):
         say(how_to_go_on)
         raise
+    if follower.questions:
+        _show_questions(follower.questions)
+        say(f"job {execution.workflow_id} waits for a person and is {what}")
+        return ExitCode.WAITING
     return _outcome(connection, execution, follower)
+
+
+def _show_questions(questions: tuple[ToolCall, ...]) -> None:
+    for call in questions:
+        say(f"{call.tool_name} asks (call {call.id}): {to_json(call.args).decode()}")
 
 
 def _outcome(connection: Connection, execution: Execution, follower: JobFollower) -> ExitCode:

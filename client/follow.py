@@ -22,7 +22,8 @@ from ..core.events import (
 from ..core.ids import cuid_from
 from ..core.machine import retries_so_far
 from ..core.run import RunInput
-from ..core.state import RunState
+from ..core.state import RunState, State
+from ..core.tools import ToolCall
 from .history import Execution, RunReader, ended_child_id, history_events
 
 
@@ -61,6 +62,14 @@ class JobFollower:
     def root(self) -> RunReader:
         """The fold of the root run."""
         return self.readers[self._root.workflow_id]
+
+    @property
+    def questions(self) -> tuple[ToolCall, ...]:
+        """What the job asks a person, if that is all it waits for."""
+        fold = self.root.fold
+        if fold is None or fold.state.state != State.CALLING_INTERACTIVE_TOOLS:
+            return ()
+        return tuple(fold.state.checkpoint.pending_tool_calls or ())
 
     def job(self) -> Job:
         """The job as its runs tell it.

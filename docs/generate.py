@@ -61,18 +61,8 @@ EVENTS: Mapping[str, str] = {
 }
 """When each event is emitted."""
 
-NOT_YET = frozenset(
-    {
-        "skipDelegates",
-        "callInteractiveTool",
-        "proceedToInteractiveTools",
-        "resumeToolCalls",
-        "stopRunByInteractiveTool",
-        "skillStarting",
-        "skillStderr",
-    }
-)
-"""Events of features that this release refuses: interactive tools and skills with a program of their own."""
+NOT_YET = frozenset({"resumeToolCalls"})
+"""Events of features that this release does not have: going on after a person's answer."""
 
 CODES: Mapping[str, str] = {
     "activity.timeout": "A tool call took longer than its time limit; the model is told.",

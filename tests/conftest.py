@@ -10,6 +10,7 @@ from perstack.client.embedded import stop_server
 from perstack.client.locations import DataFolder
 from support.cli import Cli, command_env
 from support.model_server import Answer, ModelServer, Request
+from support.planted import MODEL_KEY, found_in
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -37,6 +38,8 @@ def server_data(temporal_program: Path, tmp_path_factory: pytest.TempPathFactory
     data = DataFolder(tmp_path_factory.mktemp("perstack-data"))
     yield data
     asyncio.run(stop_server(data))
+    # The database, its journal, the large payloads, the logs: whatever the tests of this process did.
+    assert list(found_in(data.root)) == []
 
 
 @pytest.fixture
@@ -69,4 +72,4 @@ async def model() -> AsyncIterator[ModelServer]:
 @pytest.fixture
 def model_env(model: ModelServer) -> dict[str, str]:
     """What makes the program talk to the scripted model."""
-    return {"ANTHROPIC_API_KEY": "sk-ant-test-key-0123456789", "ANTHROPIC_BASE_URL": model.url}
+    return {"ANTHROPIC_API_KEY": MODEL_KEY, "ANTHROPIC_BASE_URL": model.url}
