@@ -6,10 +6,15 @@ READY := .venv/.ready
 # uv trusts its own list of authorities; where a proxy has one of its own, the second try asks the system.
 # Compiled at once, or the first start of every program would take seconds longer.
 INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python
+# Reference MCP servers that the tests start; in an environment of their own, as they may want other versions than we do.
+SERVERS := .servers
+SERVERS_READY := $(SERVERS)/.ready
+SERVERS_LOCKS := tests/servers/package.json tests/servers/package-lock.json tests/servers/requirements.lock
+SERVERS_INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(SERVERS)/python/bin/python
 # Workers of the test run; two cores gain little from more.
 JOBS ?= 2
 
-.PHONY: help dev temporal demo test check fmt lint types contracts docs bench lock clean
+.PHONY: help dev temporal servers demo test check fmt lint types contracts docs bench lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 12
@@ -32,10 +37,24 @@ dev: $(READY) ## set up for development
 temporal: $(READY) ## find or get the temporal program
 	@$(BIN)/python -P -m perstack.client.binary >/dev/null
 
+servers: $(SERVERS_READY) ## get the reference MCP servers that the tests start
+
+$(SERVERS_READY): $(SERVERS_LOCKS) tests/servers/.npmrc | $(READY)
+	@command -v node >/dev/null && command -v npm >/dev/null || \
+		{ echo "the tests start MCP servers that need Node.js 20 or newer: install node and npm" >&2; exit 1; }
+	@echo "installing the reference MCP servers into $(SERVERS) …" >&2
+	@mkdir -p $(SERVERS)
+	@cp tests/servers/package.json tests/servers/package-lock.json tests/servers/.npmrc $(SERVERS)/
+	@cd $(SERVERS) && npm ci --omit=dev --loglevel=error >/dev/null
+	@test -x $(SERVERS)/python/bin/python || $(BIN)/python -m venv --without-pip $(SERVERS)/python
+	@$(SERVERS_INSTALL) --require-hashes -r tests/servers/requirements.lock 2>/dev/null || \
+		$(SERVERS_INSTALL) --system-certs --require-hashes -r tests/servers/requirements.lock
+	@touch $@
+
 demo: temporal ## run the built-in create-expert team from a recording, on a real Temporal server
 	@$(BIN)/python -P examples/create-expert/demo.py
 
-test: temporal ## set up and run all tests
+test: temporal servers ## set up and run all tests
 	$(BIN)/pytest -n $(JOBS) --dist loadgroup
 
 check: fmt-check lint types contracts words test ## everything CI looks at
@@ -70,6 +89,9 @@ bench: temporal ## measure; see bench/README.md
 lock: $(READY) ## resolve the dependencies anew
 	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
 		--no-header --no-annotate --no-emit-index-url --upgrade --quiet -o requirements.lock
+	$(BIN)/uv pip compile tests/servers/requirements.in --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-annotate --no-emit-index-url --upgrade --quiet -o tests/servers/requirements.lock
+	cd tests/servers && npm update --package-lock-only
 
 clean: ## remove what set-up made here
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv $(SERVERS) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache

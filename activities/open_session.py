@@ -70,7 +70,15 @@ async def _skills_of(session: RunSession) -> tuple[tuple[SkillStart, ...], tuple
         starts, found = await session.skills.start(start.expert.skills)
     # A person is asked by the root only.
     people = interactive_tools(start.expert.skills) if start.delegated_by is None else ()
-    return (session.base_start, *starts), with_unique_names((*base, *found, *people))
+    tools = with_unique_names((*base, *found, *people))
+    return (session.base_start, *(_with_renamed(start, tools) for start in starts)), tools
+
+
+def _with_renamed(start: SkillStart, tools: tuple[ToolSpec, ...]) -> SkillStart:
+    renamed = {
+        tool.source_name: tool.name for tool in tools if tool.skill_name == start.name and tool.source_name is not None
+    }
+    return start.replaced(renamed_tools=renamed) if renamed else start
 
 
 def workspace_marker(workspace: str, *, expected: str | None) -> str:

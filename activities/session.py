@@ -61,8 +61,8 @@ class RunSession:
 
     @property
     def known_skills(self) -> tuple[Skill, ...]:
-        """The skills of the definition and those attached since."""
-        return (*self.start.expert.skills, *self.toolset.added_skills)
+        """The skills attached while the run went on, then those of the definition: the later of a name counts."""
+        return (*self.toolset.added_skills, *self.start.expert.skills)
 
     def append(self, message: Message) -> None:
         """Add one message to the conversation."""

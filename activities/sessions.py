@@ -23,6 +23,7 @@ from ..definitions.checks import SECRET_VARIABLES, delegation_problem
 from ..definitions.dynamic import RunningJob, experts_from_tables, experts_from_text
 from ..definitions.environment import read_env
 from ..definitions.experts import ModelSettings
+from ..definitions.hosts import AllowedEndpoints
 from .boundary import to_application_error
 from .feed import Feed
 from .providers.base import Provider
@@ -74,10 +75,10 @@ class SessionMaker:
             expert_key=start.expert_key,
             toolset=lambda: session.toolset,
             load_experts=lambda text, source, root: experts_from_text(
-                text, source=source, root=root, job=_running_job(start, session.toolset)
+                text, source=source, root=root, job=_running_job(start, session.toolset, self.endpoints.allowed)
             ),
             load_tables=lambda experts, source, root: experts_from_tables(
-                experts, source=source, root=root, job=_running_job(start, session.toolset)
+                experts, source=source, root=root, job=_running_job(start, session.toolset, self.endpoints.allowed)
             ),
             delegation_problem=delegation_problem,
             allowed_env=frozenset(settings.allowed_env),
@@ -91,7 +92,8 @@ class SessionMaker:
             pick=skill.pick,
             omit=skill.omit,
         )
-        skills = SkillManager(base, partial(self._skill, key, settings.workspace, env, redactor))
+        told = self._stderr_of(key)
+        skills = SkillManager(base, partial(self._skill, settings.workspace, env, redactor, told))
         session = RunSession(
             start=start,
             provider=partial(self._provider, start, env),
@@ -104,18 +106,12 @@ class SessionMaker:
 
     def _skill(
         self,
-        key: RunKey,
         workspace: str,
         env: Mapping[str, str],
         redactor: Redactor,
+        told: Callable[[str, str], None],
         definition: McpStdioSkill | McpSseSkill,
     ) -> McpSkill:
-        said = count()
-
-        def told(skill_name: str, text: str) -> None:
-            news = SkillSaid(key.workflow_id, key.temporal_run_id, skill_name, text, next(said))
-            self.feed.publish(news)
-
         return McpSkill(
             definition,
             env=env,
@@ -124,6 +120,15 @@ class SessionMaker:
             scrub=redactor.text,
             on_stderr=told,
         )
+
+    def _stderr_of(self, key: RunKey) -> Callable[[str, str], None]:
+        """Publishes what the skills of a run write; their pieces are counted together, so that no two are alike."""
+        said = count()
+
+        def told(skill_name: str, text: str) -> None:
+            self.feed.publish(SkillSaid(key.workflow_id, key.temporal_run_id, skill_name, text, next(said)))
+
+        return told
 
     def _require_storage(self, expected: str) -> None:
         """A run's large payloads can only be read where they lie; another worker may have them."""
@@ -169,7 +174,7 @@ async def _attached(session: RunSession, skill: Skill) -> tuple[ToolSpec, ...]:
     return with_unique_names(interactive_tools([skill]), taken)
 
 
-def _running_job(start: RunInput, toolset: Toolset) -> RunningJob:
+def _running_job(start: RunInput, toolset: Toolset, allowed: AllowedEndpoints) -> RunningJob:
     rules = start.settings.models
     settings = ModelSettings(
         provider=rules.provider,
@@ -183,6 +188,7 @@ def _running_job(start: RunInput, toolset: Toolset) -> RunningJob:
         runtime_version=RUNTIME_LEVEL,
         known=frozenset(toolset.experts),
         allowed_env=frozenset(start.settings.allowed_env),
+        allowed_endpoints=allowed,
     )
 
 
@@ -190,7 +196,7 @@ class Sessions:
     """All sessions of one worker process, by execution."""
 
     def __init__(
-        self, client: Client, make: Callable[[RunKey, RunInput], Awaitable[RunSession]], *, idle_seconds: float = 120.0
+        self, client: Client, make: Callable[[RunKey, RunInput], Awaitable[RunSession]], *, idle_seconds: float = 900.0
     ) -> None:
         self._client = client
         self._make = make

@@ -138,6 +138,55 @@ def resume(
 
 
 @app.command()
+def cancel(
+    job_id: Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.")],
+    address: Address = None,
+) -> None:
+    """End a job with all its delegates; returns when it has ended."""
+    from .commands.cancel import cancel as cancel_command
+
+    cancel_command(job_id, address=address)
+
+
+@app.command()
+def jobs(
+    take: Annotated[int, typer.Option(help="How many at most.", min=1)] = 20,
+    status: Annotated[
+        str | None, typer.Option(help="Only these: running, waiting, completed, stoppedByError …")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    address: Address = None,
+) -> None:
+    """List the jobs of the server, the newest first."""
+    from .commands.jobs import jobs as jobs_command
+
+    jobs_command(take=take, status=status, is_json=json, address=address)
+
+
+@app.command(epilog=EXIT_CODES)
+def respond(
+    job_id: Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.")],
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="[CALL_ID] TEXT", help="Which question, if several are open; the answer, @file or -."),
+    ],
+    filter_types: Annotated[
+        str | None, typer.Option("--filter", help="Print only these event types, comma-separated.")
+    ] = None,
+    address: Address = None,
+) -> None:
+    """Answer what a job asks a person; works on the job until it next stops, where nobody else does.
+
+    \b
+    perstack respond JOB "Yes, go on"
+    perstack respond JOB toolu_01 @answer.md
+    """
+    from .commands.respond import respond as respond_command
+
+    respond_command(job_id, words, filter_types=filter_types, address=address)
+
+
+@app.command()
 def log(
     job: Annotated[str, typer.Option("--job", help="Id of the job.")],
     json: Annotated[bool, typer.Option("--json", help="The job and its events as one JSON object.")] = False,
@@ -164,6 +213,30 @@ def install(
     from .commands.install import install as install_command
 
     install_command(config, env_paths=tuple(env_path or ()))
+
+
+@app.command(epilog=EXIT_CODES)
+def doctor(
+    config: Annotated[str | None, typer.Option(help="perstack.toml, a path or https URL.")] = None,
+    env_path: Annotated[
+        list[str] | None, typer.Option(help="Env file, repeatable; default .env and .env.local.")
+    ] = None,
+    provider: Annotated[
+        str | None, typer.Option(help="Model provider; default: perstack.toml, else anthropic.")
+    ] = None,
+    address: Address = None,
+    no_skills: Annotated[bool, typer.Option("--no-skills", help="Start no skill.")] = False,
+) -> None:
+    """Check all that a run needs: folders, Temporal, definition, credentials, skills.
+
+    Starts every skill once and ends it; starts no job and no server, and calls no model. Leaves with 0, or with the
+    exit code a run would have for the first check that failed.
+    """
+    from .commands.doctor import doctor as doctor_command
+
+    doctor_command(
+        config, env_paths=tuple(env_path or ()), provider=provider, address=address, is_starting_skills=not no_skills
+    )
 
 
 @app.command()

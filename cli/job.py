@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -158,6 +159,66 @@ async def resume_job(job_id: str, *, address: str | None, writer: EventWriter) -
             return await _follow(connection, view.execution, writer, interruption, feed)
 
 
+async def respond_job(
+    job_id: str, call_id: str | None, text: str, *, address: str | None, writer: EventWriter
+) -> ExitCode:
+    """Answer a question of a job; where nobody works on it, work on it until it next stops."""
+    _require_job_id(job_id)
+    interruption = Interruption()
+    interruption.install()
+    async with connected(address) as connection:
+        view = await connection.jobs.view(job_id)
+        lock = JobLock(connection.data, job_id)
+        is_ours = view.is_open and view.task_queue == job_queue(job_id) and lock.acquire()
+        if not is_ours:
+            if view.is_open:
+                await _require_worker(connection.jobs, view.task_queue)
+            question = await connection.jobs.respond(view, call_id, text)
+            say(f"answered {question.tool_name} (call {question.id}); others work on job {job_id}")
+            return ExitCode.COMPLETED
+        # Before a worker of ours, and its imports, somebody has to want it.
+        await connection.jobs.open_question(view, call_id)
+        _require_workspace(view)
+        _require_storage(view, connection)
+        if view.start.settings.cassette is None:
+            warm_up(view.start.expert.model.provider)
+        await take_over(connection.client, view.execution)
+        feed = Feed()
+        async with _embedded_worker(connection, view.task_queue, feed):
+            since = time.time_ns() // 1_000_000
+            question = await connection.jobs.respond(view, call_id, text)
+            say(f"answered {question.tool_name} (call {question.id})")
+            _announce(connection, view.execution)
+            return await _follow(connection, view.execution, writer, interruption, feed, since=since)
+
+
+async def cancel_job(job_id: str, *, address: str | None) -> ExitCode:
+    """Cancel a job and wait for its end; where nobody works on it, a worker of ours ends it."""
+    _require_job_id(job_id)
+    interruption = Interruption()
+    interruption.install()
+    silent = EventWriter(frozenset())
+    async with connected(address) as connection:
+        view = await connection.jobs.view(job_id)
+        if not view.is_open:
+            say(f"job {job_id} has ended already")
+            return ExitCode.COMPLETED
+        lock = JobLock(connection.data, job_id)
+        if view.task_queue != job_queue(job_id) or not lock.acquire():
+            await _require_worker(connection.jobs, view.task_queue)
+            await connection.jobs.cancel(view)
+            code = await _follow(connection, view.execution, silent, interruption, None, since=sys.maxsize)
+        else:
+            _require_workspace(view)
+            await take_over(connection.client, view.execution)
+            feed = Feed()
+            async with _embedded_worker(connection, view.task_queue, feed):
+                await connection.jobs.cancel(view)
+                code = await _follow(connection, view.execution, silent, interruption, feed, since=sys.maxsize)
+    # That it was cancelled is what was wanted; that it ended otherwise was said.
+    return ExitCode.COMPLETED if code != ExitCode.INTERRUPTED else code
+
+
 def _require_job_id(text: str) -> None:
     if is_job_id(text):
         return
@@ -171,15 +232,22 @@ def _require_job_id(text: str) -> None:
 
 
 async def _follow(
-    connection: Connection, execution: Execution, writer: EventWriter, interruption: Interruption, feed: Feed | None
+    connection: Connection,
+    execution: Execution,
+    writer: EventWriter,
+    interruption: Interruption,
+    feed: Feed | None,
+    *,
+    since: int = 0,
 ) -> ExitCode:
-    """Print events until the job ends or somebody interrupts."""
+    """Print events, those from `since` on, until the job ends, waits for a person, or somebody interrupts."""
     follower = JobFollower(connection.client, execution, deltas=feed)
 
     async def print_events() -> None:
         async for event in follower.events():
-            await writer.write(event)
-            if isinstance(event, StopRunByInteractiveTool) and follower.questions:
+            if event.timestamp >= since:
+                await writer.write(event)
+            if isinstance(event, StopRunByInteractiveTool) and follower.waits_at(event.checkpoint.id):
                 return
 
     what = "parked" if feed is not None else "still running elsewhere"
@@ -201,7 +269,7 @@ async def _follow(
         raise
     if follower.questions:
         _show_questions(follower.questions)
-        say(f"job {execution.workflow_id} waits for a person and is {what}")
+        say(f"job {execution.workflow_id} is {what}; answer with: perstack respond {execution.workflow_id} TEXT")
         return ExitCode.WAITING
     return _outcome(connection, execution, follower)
 

@@ -27,6 +27,9 @@ def run_command(command: Callable[[], Coroutine[Any, Any, ExitCode]], *, is_verb
     if is_verbose:
         form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
         logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=form)
+        for talkative in ("httpx2", "httpcore2", "mcp"):
+            # They quote whole addresses and what servers say, secrets included.
+            logging.getLogger(talkative).setLevel(logging.WARNING)
     else:
         # What libraries log is no talk of ours; without any handler Python would print their warnings.
         logging.getLogger().addHandler(logging.NullHandler())

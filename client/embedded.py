@@ -87,6 +87,13 @@ async def lease_server(
         return await _lease_embedded(folder, progress)
 
 
+def running_server(data: DataFolder) -> ServerInfo | None:
+    """The embedded server of the data folder, if it is up and ready; starts nothing and makes no folder."""
+    with _storage_errors(data):
+        record = _ready_record(data)
+    return _info_of(record) if record else None
+
+
 async def stop_server(data: DataFolder) -> bool:
     """End the embedded server of the data folder, whoever uses it; tells whether there was one."""
     with _storage_errors(data):
@@ -111,14 +118,17 @@ async def _lease_embedded(data: DataFolder, progress: Callable[[str], None]) -> 
     except BaseException:
         clients.release()
         raise
-    info = ServerInfo(
+    return ServerLease(_info_of(record), clients)
+
+
+def _info_of(record: ServerRecord) -> ServerInfo:
+    return ServerInfo(
         address=record.address,
         ui_url=record.ui_address,
         namespace=DEFAULT_NAMESPACE,
         is_embedded=True,
         version=record.version,
     )
-    return ServerLease(info, clients)
 
 
 def _running_record(data: DataFolder) -> ServerRecord | None:

@@ -63,6 +63,11 @@ class JobFollower:
         """The fold of the root run."""
         return self.readers[self._root.workflow_id]
 
+    def waits_at(self, checkpoint_id: str) -> bool:
+        """Whether the job waits for a person since the stop with this checkpoint."""
+        fold = self.root.fold
+        return bool(self.questions) and fold is not None and fold.state.checkpoint.id == checkpoint_id
+
     @property
     def questions(self) -> tuple[ToolCall, ...]:
         """What the job asks a person, if that is all it waits for."""

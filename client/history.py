@@ -23,6 +23,7 @@ from ..core.run import Generation, RunInput, RunResult, SessionReport
 from ..core.state import State
 from ..core.tools import ToolOutcome
 from ..core.triggers import (
+    Answered,
     CancelRequested,
     DelegateFinished,
     Generated,
@@ -36,8 +37,10 @@ from ..workflows.contracts import (
     CALL_TOOL,
     GENERATE,
     OPEN_SESSION,
+    RESPOND_UPDATE,
     CallAnswer,
     Cancelled,
+    Response,
     read_activity_failure,
     read_child_failure,
 )
@@ -176,6 +179,8 @@ class RunReader:
                 return None
             case kind if kind in _CHILD_ENDS:
                 return await self._child_ended(event, _CHILD_ENDS[kind])
+            case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_UPDATE_ACCEPTED:
+                return await self._answered(event)
             case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCEL_REQUESTED:
                 return CancelRequested()
             case _:
@@ -216,6 +221,15 @@ class RunReader:
         if marker.HasField("failure"):
             return self._failed(activity, read_activity_failure(await self.converter.decode_failure(marker.failure)))
         return _called(activity, await self._one(marker.details["result"], CallAnswer))
+
+    async def _answered(self, event: HistoryEvent) -> Trigger | None:
+        request = event.workflow_execution_update_accepted_event_attributes.accepted_request
+        if request.input.name != RESPOND_UPDATE:
+            return None
+        assert self.fold is not None
+        response = await self._one(request.input.args, Response)
+        calls = self.fold.state.calls
+        return Answered(next(index for index, call in enumerate(calls) if call.id == response.call_id), response.text)
 
     async def _child_ended(self, event: HistoryEvent, attributes_name: str) -> Trigger:
         assert self.fold is not None

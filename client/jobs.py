@@ -1,22 +1,36 @@
 """Jobs as a client handles them: start one, find one, see who works on it."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
+from pydantic_core import to_json
 from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
-from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus, WorkflowUpdateFailedError
 from temporalio.common import TypedSearchAttributes, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from ..core.failures import UsageError
 from ..core.run import RunInput, RunResult
-from ..workflows.contracts import EXPERT_RUN
-from ..workflows.options import WORKFLOW_TASK_TIMEOUT, job_priority, run_summary, start_attributes
-from .history import Execution, read_input
+from ..core.state import State
+from ..core.tools import ToolCall
+from ..workflows.contracts import EXPERT_RUN, RESPOND_UPDATE, Response
+from ..workflows.options import (
+    EXPERT_ATTRIBUTE,
+    QUERY_ATTRIBUTE,
+    STATUS_ATTRIBUTE,
+    STEPS_ATTRIBUTE,
+    TOKENS_ATTRIBUTE,
+    WORKFLOW_TASK_TIMEOUT,
+    job_priority,
+    run_summary,
+    start_attributes,
+)
+from .history import Execution, read_input, read_run
 
 
 @dataclass(frozen=True)
@@ -27,6 +41,21 @@ class JobView:
     task_queue: str
     is_open: bool
     start: RunInput
+
+
+@dataclass(frozen=True)
+class JobSummary:
+    """A job as a list shows it; what the server does not know is empty."""
+
+    job_id: str
+    status: str
+    """`running`, `waiting`, or how the job ended."""
+    started_at: datetime
+    closed_at: datetime | None
+    expert_key: str = ""
+    query: str = ""
+    steps: int | None = None
+    tokens: int | None = None
 
 
 class Jobs:
@@ -93,6 +122,57 @@ class Jobs:
             start=await read_input(self._client, execution),
         )
 
+    async def list(self, *, take: int, status: str | None = None) -> AsyncIterator[JobSummary]:
+        """The newest jobs first, at most `take`; of one `status` where it is given."""
+        query = f"WorkflowType = '{EXPERT_RUN}' AND ParentWorkflowId IS NULL"
+        found = 0
+        async for execution in self._client.list_workflows(query):
+            summary = _summary(execution)
+            if status is not None and summary.status != status:
+                continue
+            yield summary
+            found += 1
+            if found >= take:
+                return
+
+    async def cancel(self, view: JobView) -> None:
+        """Ask a job to end; a worker has to poll its queue."""
+        execution = view.execution
+        await self._client.get_workflow_handle(execution.workflow_id, run_id=execution.temporal_run_id).cancel()
+
+    async def respond(self, view: JobView, call_id: str | None, text: str) -> ToolCall:
+        """Answer an open question of a job, the only one where `call_id` is left out; the question that was answered.
+
+        A worker has to poll the job's queue.
+
+        Raises:
+            UsageError: the job asks nothing, nothing of that id, or several things.
+        """
+        question = await self.open_question(view, call_id)
+        handle = self._client.get_workflow_handle(view.execution.workflow_id, run_id=view.execution.temporal_run_id)
+        try:
+            response = Response(call_id=question.id, text=text)
+            await handle.execute_update(RESPOND_UPDATE, response)  # pyright: ignore[reportUnknownMemberType]
+        except WorkflowUpdateFailedError as error:
+            # Somebody else was faster.
+            raise UsageError(str(error.cause or error), code="usage.no_question") from error
+        return question
+
+    async def open_question(self, view: JobView, call_id: str | None) -> ToolCall:
+        """The open question that `call_id` names, or the only one.
+
+        Raises:
+            UsageError: there is none such.
+        """
+        return _question(await self.questions(view.execution), call_id, view.execution.workflow_id)
+
+    async def questions(self, execution: Execution) -> tuple[ToolCall, ...]:
+        """What a job asks a person now."""
+        reader = await read_run(self._client, execution)
+        if reader.fold is None or reader.closed or reader.fold.state.state != State.CALLING_INTERACTIVE_TOOLS:
+            return ()
+        return tuple(reader.fold.state.checkpoint.pending_tool_calls or ())
+
     async def has_worker(self, task_queue: str) -> bool:
         """Whether anybody polls a queue for workflow tasks."""
         answer = await self._client.workflow_service.describe_task_queue(
@@ -114,3 +194,56 @@ class Jobs:
                 return False
             await asyncio.sleep(0.2)
         return True
+
+
+_OPEN = {"running", "waiting"}
+_ENDED = {
+    WorkflowExecutionStatus.COMPLETED: "completed",
+    WorkflowExecutionStatus.FAILED: "stoppedByError",
+    WorkflowExecutionStatus.CANCELED: "stoppedByCancellation",
+    WorkflowExecutionStatus.TERMINATED: "terminated",
+    WorkflowExecutionStatus.TIMED_OUT: "timedOut",
+}
+
+
+def _summary(execution: WorkflowExecution) -> JobSummary:
+    attributes = execution.typed_search_attributes
+    status = attributes.get(STATUS_ATTRIBUTE, "")
+    ended = _ENDED.get(execution.status) if execution.status else None
+    if ended is not None and (not status or status in _OPEN):
+        # Terminated, or closed by a server that knows none of our attributes.
+        status = ended
+    return JobSummary(
+        job_id=execution.id,
+        status=status or "running",
+        started_at=execution.start_time,
+        closed_at=execution.close_time,
+        expert_key=attributes.get(EXPERT_ATTRIBUTE, ""),
+        query=attributes.get(QUERY_ATTRIBUTE, ""),
+        steps=attributes.get(STEPS_ATTRIBUTE),
+        tokens=attributes.get(TOKENS_ATTRIBUTE),
+    )
+
+
+def _question(questions: tuple[ToolCall, ...], call_id: str | None, job_id: str) -> ToolCall:
+    shown = "; ".join(f"{call.id}: {call.tool_name} {to_json(call.args).decode()}" for call in questions)
+    if not questions:
+        raise UsageError(
+            f"Job {job_id} asks nothing.",
+            code="usage.no_question",
+            hint=f"`perstack log --job {job_id}` shows where it stands.",
+        )
+    if call_id is None and len(questions) > 1:
+        raise UsageError(
+            f"Job {job_id} asks several things: give the id of the one you answer.",
+            code="usage.no_question",
+            hint=f"Open: {shown}.",
+        )
+    found = next((call for call in questions if call_id in (None, call.id)), None)
+    if found is None:
+        raise UsageError(
+            f"No open question of job {job_id} has the id {call_id}.",
+            code="usage.no_question",
+            hint=f"Open: {shown}.",
+        )
+    return found

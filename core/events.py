@@ -227,6 +227,8 @@ class SkillConnected(RuntimeBase):
     tool_discovery_duration_ms: float | None = None
     connect_duration_ms: float | None = None
     total_duration_ms: float | None = None
+    renamed_tools: dict[str, str] | None = None
+    """The skill's name for a tool → what it is offered as."""
 
 
 class SkillStderr(RuntimeBase):

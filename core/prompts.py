@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from .expert import Expert
+from .expert import Expert, InteractiveSkill
 from .ids import parse_expert_key
 from .tools import ATTEMPT_COMPLETION, ToolSpec
 
@@ -69,7 +69,13 @@ def render_instruction(expert: Expert, tools: tuple[ToolSpec, ...], environment:
         blocks.append(_COORDINATOR)
     blocks.append(_facts(environment))
     blocks.append(f"---\n\n{expert.instruction.strip()}")
-    rules = [f"## {skill.name}\n{skill.rule.strip()}" for skill in expert.skills if skill.rule]
+    # A delegate is not offered what asks a person.
+    with_tools = {tool.skill_name for tool in tools}
+    rules = [
+        f"## {skill.name}\n{skill.rule.strip()}"
+        for skill in expert.skills
+        if skill.rule and (not isinstance(skill, InteractiveSkill) or skill.name in with_tools)
+    ]
     if rules:
         blocks.append("# Rules of your skills\n\n" + "\n\n".join(rules))
     if delegates:

@@ -14,3 +14,5 @@ class SkillStart(Wire):
     spawn_ms: float | None = None
     handshake_ms: float | None = None
     discovery_ms: float | None = None
+    renamed_tools: dict[str, str] | None = None
+    """Tools that are offered under another name than the skill's own, because that was taken or is not allowed."""

@@ -27,6 +27,7 @@ from .run import RunResult
 from .state import RunState, State
 from .tools import (
     ATTEMPT_COMPLETION,
+    RemoveSkill,
     ToolCall,
     ToolOutcome,
     ToolResult,
@@ -258,6 +259,8 @@ def _append_results(turn: Turn) -> ToolMessage:
     for outcome in state.results.values():
         if outcome.change is not None:
             turn.set(toolset=turn.state.toolset.apply(outcome.change))
+        if isinstance(outcome.change, RemoveSkill):
+            turn.skill_ended(outcome.change.skill_name)
     message = _last_expert_message(state)
     known = {
         index: KnownResult(index=index, contents=outcome.result, is_error=outcome.is_error)

@@ -14,6 +14,7 @@ from .events import (
     RunBase,
     RuntimeBase,
     SkillConnected,
+    SkillDisconnected,
     SkillStarting,
     StopRunByExceededMaxSteps,
 )
@@ -113,9 +114,16 @@ class Turn:
             tool_discovery_duration_ms=skill.discovery_ms,
             connect_duration_ms=connect,
             total_duration_ms=connect + (skill.discovery_ms or 0.0),
+            renamed_tools=skill.renamed_tools,
         )
         if skill.name not in self.state.skill_names:
             self.set(skill_names=(*self.state.skill_names, skill.name))
+
+    def skill_ended(self, name: str) -> None:
+        """Tell that a skill was taken away while the run goes on."""
+        if name in self.state.skill_names:
+            self.emit_runtime(SkillDisconnected, skill_name=name)
+            self.set(skill_names=tuple(other for other in self.state.skill_names if other != name))
 
     def initialize_runtime(self, *, answered: InteractiveAnswer | None = None) -> None:
         """Emit the event that opens every segment."""

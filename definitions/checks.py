@@ -12,7 +12,7 @@ from ..core.ids import parse_expert_key
 from ..core.models import DEFAULT_PROVIDER
 from ..core.profiles.providers import PROVIDERS
 from .document import Issue, KeyPath
-from .hosts import domain_problem, is_lookalike, is_public_address
+from .hosts import AllowedEndpoints, domain_problem, is_lookalike, is_public_address, plain_host
 from .keys import looks_secret
 from .schema import (
     CustomProviderSkill,
@@ -33,6 +33,7 @@ _VERSION = re.compile(_SEMVER, re.ASCII)
 _RUNTIME_VERSION = re.compile(rf"v{_NUMBER}\.{_NUMBER}|{_SEMVER}", re.ASCII)
 _NAME = re.compile(r"(@[a-z0-9][a-z0-9_-]*/)?[a-z0-9][a-z0-9_-]*")
 _TAG = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_HTTP_PORTS = {"http": 80, "https": 443}
 _VARIABLE = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_-]*")
 SECRET_VARIABLES = frozenset(name for profile in PROVIDERS.values() for name in profile.credentials) | {
     "ANTHROPIC_AUTH_TOKEN",
@@ -41,15 +42,15 @@ SECRET_VARIABLES = frozenset(name for profile in PROVIDERS.values() for name in 
 """What a definition made while a job runs may never require."""
 
 
-def rule_issues(toml: PerstackToml) -> Iterator[Issue]:
-    """Every broken rule of a well-shaped file."""
+def rule_issues(toml: PerstackToml, *, allowed: AllowedEndpoints = frozenset()) -> Iterator[Issue]:
+    """Every broken rule of a well-shaped file; `allowed` are endpoints beyond the public ones."""
     url = toml.perstack_api_base_url
     if url is not None and not _is_https(url):
         yield Issue(("perstackApiBaseUrl",), "perstackApiBaseUrl must use HTTPS")
     if toml.provider is not None:
         yield from _provider_issues(toml.provider)
     for key, expert in toml.experts.items():
-        yield from _expert_issues(key, expert, set(toml.experts))
+        yield from _expert_issues(key, expert, set(toml.experts), allowed)
 
 
 def delegation_problem(parent: str, delegate: str) -> str | None:
@@ -133,7 +134,7 @@ def credential_hint(provider: object) -> str:
     return _credential_hint(provider if isinstance(provider, str) and provider in PROVIDERS else DEFAULT_PROVIDER)
 
 
-def _expert_issues(key: str, expert: ExpertTable, keys: set[str]) -> Iterator[Issue]:
+def _expert_issues(key: str, expert: ExpertTable, keys: set[str], allowed: AllowedEndpoints) -> Iterator[Issue]:
     path: KeyPath = ("experts", key)
     parsed = parse_expert_key(key)
     if parsed is None:
@@ -153,7 +154,7 @@ def _expert_issues(key: str, expert: ExpertTable, keys: set[str]) -> Iterator[Is
     if parsed is not None:
         yield from _delegate_issues(path, key, expert.delegates, keys)
     for name, skill in (expert.skills or {}).items():
-        yield from _skill_issues((*path, "skills", name), name, skill)
+        yield from _skill_issues((*path, "skills", name), name, skill, allowed)
     yield from _provider_skill_issues(path, expert)
 
 
@@ -188,7 +189,7 @@ def _json_problem(text: str) -> str | None:
     return None
 
 
-def _skill_issues(path: KeyPath, name: str, skill: SkillTable) -> Iterator[Issue]:
+def _skill_issues(path: KeyPath, name: str, skill: SkillTable, allowed: AllowedEndpoints) -> Iterator[Issue]:
     if not 1 <= len(name) <= MAX_NAME:
         yield Issue(path, f"a skill name has 1 to {MAX_NAME} characters")
     if name == BASE_SKILL and not isinstance(skill, StdioSkillTable):
@@ -198,7 +199,7 @@ def _skill_issues(path: KeyPath, name: str, skill: SkillTable) -> Iterator[Issue
         case StdioSkillTable():
             yield from _stdio_issues(path, name, skill)
         case SseSkillTable():
-            yield from _endpoint_issues((*path, "endpoint"), name, skill.endpoint)
+            yield from _endpoint_issues((*path, "endpoint"), name, skill.endpoint, allowed)
         case InteractiveSkillTable():
             for tool_name, tool in skill.tools.items():
                 yield from _tool_issues((*path, "tools", tool_name), tool_name, tool)
@@ -224,17 +225,19 @@ def _stdio_issues(path: KeyPath, name: str, skill: StdioSkillTable) -> Iterator[
         yield Issue(path, f"Skill {name} has no packageName or args. Please provide one of them.")
 
 
-def _endpoint_issues(path: KeyPath, name: str, endpoint: str) -> Iterator[Issue]:
+def _endpoint_issues(path: KeyPath, name: str, endpoint: str, allowed: AllowedEndpoints) -> Iterator[Issue]:
     parts = split_url(endpoint)
+    port = _HTTP_PORTS.get(parts.scheme) if parts else None
+    is_allowed = bool(parts and port and (plain_host(parts.hostname or ""), parts.port or port) in allowed)
     if parts is None or not parts.hostname:
         yield Issue(path, "SSE endpoint must be a public HTTPS URL")
-    elif parts.scheme != "https":
+    elif parts.scheme != "https" and not is_allowed:
         yield Issue(path, f"Skill {name} SSE endpoint must use HTTPS: {endpoint}")
     elif parts.username or parts.password:
         yield Issue(
             path, f"Skill {name} SSE endpoint must not carry a user name or password", code="definition.credential"
         )
-    elif not is_public_address(parts.hostname):
+    elif not is_allowed and not is_public_address(parts.hostname):
         yield Issue(path, _host_problem(name, parts.hostname, endpoint))
 
 

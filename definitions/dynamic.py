@@ -8,6 +8,7 @@ from ..core.expert import Expert
 from .checks import SECRET_VARIABLES
 from .document import Document, located_error
 from .experts import Definition, ModelSettings
+from .hosts import AllowedEndpoints
 from .load import LoadedConfig, load_document, load_text
 from .resolve import check_runtime, reachable_definitions, refuse_unbuilt, unknown_expert
 
@@ -22,6 +23,8 @@ class RunningJob:
     """Experts the run has already, which new ones may delegate to."""
     allowed_env: Collection[str] = ()
     """Variables new ones may require; provider credentials never."""
+    allowed_endpoints: AllowedEndpoints = frozenset()
+    """What a skill of theirs may reach beyond public endpoints: the worker's setting, never the definition's."""
 
 
 def experts_from_text(text: str, *, source: str, job: RunningJob, root: str | None = None) -> dict[str, Expert]:
@@ -31,14 +34,15 @@ def experts_from_text(text: str, *, source: str, job: RunningJob, root: str | No
         UsageError: `root` is not in the text.
         DefinitionError: as for a file.
     """
-    return _experts(load_text(text, source=source), job, root)
+    return _experts(load_text(text, source=source, allowed=job.allowed_endpoints), job, root)
 
 
 def experts_from_tables(
     experts: Mapping[str, Any], *, source: str, job: RunningJob, root: str | None = None
 ) -> dict[str, Expert]:
     """Like `experts_from_text`, for expert tables that come as data: what stands under `experts`, by key."""
-    return _experts(load_document(Document(source, {"experts": dict(experts)})), job, root)
+    document = Document(source, {"experts": dict(experts)})
+    return _experts(load_document(document, allowed=job.allowed_endpoints), job, root)
 
 
 def _experts(loaded: LoadedConfig, job: RunningJob, root: str | None) -> dict[str, Expert]:

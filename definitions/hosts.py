@@ -3,11 +3,18 @@
 import ipaddress
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+
+from ..core.failures import UsageError
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+AllowedEndpoints = frozenset[tuple[str, int]]
+"""Hosts, as `plain_host` has them, and ports that may be private and speak plain HTTP."""
 
+ALLOW_VARIABLE = "PERSTACK_ALLOW_ENDPOINTS"
+"""Names the endpoints beyond the public ones, `host:port,…`; read from the process environment only."""
 MAX_HOST = 253
+_ENTRY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):([0-9]{1,5})")
 _LABEL = r"[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?"
 _DOMAIN = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*")
 _HOST = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?:\.(?!-)[a-z0-9_-]{1,63})+")
@@ -104,6 +111,29 @@ def domain_problem(pattern: str) -> str | None:
     if not _DOMAIN.fullmatch(pattern):
         return f"{pattern!r} is not a domain: give a host name, or `*.` and a host name; no scheme, port or path"
     return None
+
+
+def allowed_endpoints(env: Mapping[str, str]) -> AllowedEndpoints:
+    """The endpoints that the operator of a worker allows beyond the public ones, of the process environment `env`.
+
+    Raises:
+        UsageError: an entry of `PERSTACK_ALLOW_ENDPOINTS` is no host and port.
+    """
+    entries = (entry.strip() for entry in env.get(ALLOW_VARIABLE, "").split(","))
+    return frozenset(_endpoint(entry) for entry in entries if entry)
+
+
+def _endpoint(entry: str) -> tuple[str, int]:
+    match = _ENTRY.fullmatch(entry)
+    host, port = (plain_host(match[1]), int(match[2])) if match else ("", 0)
+    is_number = literal_address(host) is None and (":" in host or _NUMBER.fullmatch(host.rpartition(".")[2]))
+    if not host or not 0 < port < 65536 or is_number or is_lookalike(host):
+        raise UsageError(
+            f"{entry!r} in {ALLOW_VARIABLE} is not a host and a port.",
+            code="usage.endpoints",
+            hint="Write each as `host:port`, for example `localhost:8080` or `[::1]:8080`, with commas between them.",
+        )
+    return host, port
 
 
 def _is_public_host(host: str) -> bool:

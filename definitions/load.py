@@ -14,6 +14,7 @@ from ..core.expert import BASE_SKILL
 from ..core.failures import DefinitionError, UsageError
 from .checks import credential_hint, rule_issues, split_url
 from .document import Document, Issue, KeyPath, definition_error
+from .hosts import AllowedEndpoints
 from .keys import UnknownKey, unknown_keys
 from .schema import PerstackToml, StdioSkillTable, parse_tables
 
@@ -48,8 +49,12 @@ class LoadedConfig:
         return tuple(key for key, document in self.documents.items() if document is self.document)
 
 
-def load_config(config: str | None, *, cwd: Path, expert_key: str | None = None) -> LoadedConfig:
+def load_config(
+    config: str | None, *, cwd: Path, expert_key: str | None = None, allowed: AllowedEndpoints = frozenset()
+) -> LoadedConfig:
     """The configuration named by `config`, else the nearest `perstack.toml` above `cwd`, else a built-in one.
+
+    `allowed` are the endpoints that a skill may have beyond the public ones (`hosts.allowed_endpoints`).
 
     Raises:
         UsageError: nothing found, or what was found cannot be read.
@@ -59,11 +64,13 @@ def load_config(config: str | None, *, cwd: Path, expert_key: str | None = None)
         path = find_config(cwd)
         if path is None:
             return _builtin_config(expert_key)
-        return _with_builtin(load_text(_read(path, str(path)), source=str(path), directory=path.parent))
+        return _with_builtin(
+            load_text(_read(path, str(path)), source=str(path), directory=path.parent, allowed=allowed)
+        )
     if re.match(r"(?i)https?://", config):
-        return _with_builtin(load_text(fetch_remote(config), source=config))
+        return _with_builtin(load_text(fetch_remote(config), source=config, allowed=allowed))
     path = Path(os.path.abspath(cwd / config))
-    return _with_builtin(load_text(_read(path, config), source=str(path), directory=path.parent))
+    return _with_builtin(load_text(_read(path, config), source=str(path), directory=path.parent, allowed=allowed))
 
 
 def find_config(cwd: Path) -> Path | None:
@@ -174,23 +181,27 @@ def _fetch_error(reason: str) -> UsageError:
     return UsageError(f"Failed to fetch remote config: {reason}", code="usage.remote_config")
 
 
-def load_text(content: bytes | str, *, source: str, directory: Path | None = None) -> LoadedConfig:
-    """One file, checked as a whole, without the built-in experts.
+def load_text(
+    content: bytes | str, *, source: str, directory: Path | None = None, allowed: AllowedEndpoints = frozenset()
+) -> LoadedConfig:
+    """One file, checked as a whole, without the built-in experts; `allowed` are endpoints beyond the public ones.
 
     Raises:
         DefinitionError: every problem found, each with line and key path.
     """
     text = content if isinstance(content, str) else _decoded(content, source)
-    return load_document(Document(source, _parsed(text, source), text), directory=directory)
+    return load_document(Document(source, _parsed(text, source), text), directory=directory, allowed=allowed)
 
 
-def load_document(document: Document, *, directory: Path | None = None) -> LoadedConfig:
+def load_document(
+    document: Document, *, directory: Path | None = None, allowed: AllowedEndpoints = frozenset()
+) -> LoadedConfig:
     """A parsed file, checked as a whole."""
     unknown = unknown_keys(document.raw)
     issues = list(_key_issues(document, unknown))
     parsed = parse_tables(document.raw)
     if isinstance(parsed, PerstackToml):
-        issues += rule_issues(parsed)
+        issues += rule_issues(parsed, allowed=allowed)
     else:
         meant = {(*key.path[:-1], key.meant) for key in unknown if key.meant}
         issues += [issue for issue in parsed if issue.path not in meant]

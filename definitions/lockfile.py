@@ -1,7 +1,7 @@
 """`perstack.lock`: what the skills of each expert offered when `perstack install` looked (contract 1 §2).
 
 A run with a lock offers those tools to the model without starting any skill. Beyond the contract an expert's table
-carries `digest`, over everything its definition says, and a tool may carry `isRepeatable`.
+carries `digest`, over everything its definition says, and a tool may carry `isRepeatable` and `sourceName`.
 """
 
 import hashlib
@@ -43,6 +43,8 @@ class LockedTool(Wire):
     input_schema: dict[str, Any] | str
     """A table, or JSON where TOML cannot say it: TOML has no null."""
     is_repeatable: bool = False
+    source_name: str | None = None
+    """What the skill calls it, where no provider takes that as a name."""
 
     @property
     def spec(self) -> ToolSpec:
@@ -54,6 +56,7 @@ class LockedTool(Wire):
             description=self.description,
             input_schema=schema,
             is_repeatable=self.is_repeatable,
+            source_name=self.source_name,
         )
 
 
@@ -108,6 +111,7 @@ def locked_expert(expert: Expert, tools: Iterable[ToolSpec]) -> LockedExpert:
                 description=tool.description,
                 input_schema=tool.input_schema,
                 is_repeatable=tool.is_repeatable,
+                source_name=tool.source_name,
             )
             for tool in tools
         ),
@@ -126,10 +130,11 @@ def write_lockfile(path: Path, lock: Lockfile) -> None:
     Raises:
         OSError: the folder cannot be written.
     """
+    content = lock_text(lock)  # a large one takes a while, in which no half file may lie about
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{LOCK_NAME}.{secrets.token_hex(4)}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(lock_text(lock))
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
@@ -268,8 +273,8 @@ def locked_tools(lock: Lockfile, experts: Mapping[str, Expert]) -> dict[str, tup
                 tool.spec
                 for tool in locked.tool_definitions
                 if (skill := asked.get(tool.skill_name)) is not None
-                and tool.name not in skill.omit
-                and (not skill.pick or tool.name in skill.pick)
+                and (names := {tool.name, tool.source_name}).isdisjoint(skill.omit)
+                and (not skill.pick or not names.isdisjoint(skill.pick))
             )
     return found
 

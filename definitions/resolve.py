@@ -145,13 +145,15 @@ class LocalExperts:
     warnings: tuple[str, ...]
 
 
-def local_experts(loaded: LoadedConfig, *, env_paths: Sequence[str] = (), cwd: Path) -> LocalExperts:
+def local_experts(
+    loaded: LoadedConfig, *, env_paths: Sequence[str] = (), provider: ProviderName | None = None, cwd: Path
+) -> LocalExperts:
     """Every expert of the file itself, the built-in ones only where they are delegates.
 
     Raises:
         DefinitionError: one of them is invalid or not built yet.
     """
-    overrides = Overrides(env_paths=tuple(env_paths))
+    overrides = Overrides(env_paths=tuple(env_paths), provider=provider)
     settings = _model_settings(loaded.toml, overrides)
     used = reachable_definitions(loaded.own_experts, loaded)
     refuse_unbuilt(used)
@@ -161,8 +163,23 @@ def local_experts(loaded: LoadedConfig, *, env_paths: Sequence[str] = (), cwd: P
         provider=settings.provider,
         provider_setting=_provider_setting(loaded.toml, settings.provider),
         env_paths=_env_paths(loaded.toml, overrides, cwd),
-        warnings=(*_option_advice(used, settings.provider), *_name_advice(used, experts)),
+        warnings=(
+            *_provider_advice(loaded, settings, used),
+            *_option_advice(used, settings.provider),
+            *_name_advice(used, experts),
+        ),
     )
+
+
+def provider_in_use(toml: PerstackToml, provider: ProviderName | None = None) -> tuple[ProviderName, dict[str, Any]]:
+    """The provider of a definition, unless the caller names another one, and its settings."""
+    settings = _model_settings(toml, Overrides(provider=provider))
+    return settings.provider, _provider_setting(toml, settings.provider)
+
+
+def env_files(toml: PerstackToml, env_paths: Sequence[str], *, cwd: Path) -> tuple[str, ...]:
+    """The env files of a job, as absolute paths; earlier files win."""
+    return _env_paths(toml, Overrides(env_paths=tuple(env_paths)), cwd)
 
 
 def _used_definitions(loaded: LoadedConfig, expert_key: str) -> list[Definition]:

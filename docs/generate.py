@@ -61,8 +61,8 @@ EVENTS: Mapping[str, str] = {
 }
 """When each event is emitted."""
 
-NOT_YET = frozenset({"resumeToolCalls"})
-"""Events of features that this release does not have: going on after a person's answer."""
+NOT_YET: frozenset[str] = frozenset()
+"""Events of features that this release does not have."""
 
 CODES: Mapping[str, str] = {
     "activity.timeout": "A tool call took longer than its time limit; the model is told.",
@@ -124,6 +124,7 @@ CODES: Mapping[str, str] = {
     "usage.limit": "A limit is below what is possible.",
     "usage.missing_env": "A variable that a skill of the definition requires is not set.",
     "usage.model": "The provider has no default model; give `--model`.",
+    "usage.no_question": "The job asks nothing, nothing of that id, or several things.",
     "usage.not_built": "The option belongs to a later release.",
     "usage.output": "stdout cannot be written, for example because the disk is full.",
     "usage.provider": "There is no such provider.",

@@ -21,6 +21,7 @@ from ..core.wire import Wire
 
 EXPERT_RUN = "ExpertRun"
 SNAPSHOT_QUERY = "snapshot"
+RESPOND_UPDATE = "respond"
 WORKER_LOST = "worker.lost"
 """Type of the failure by which somebody ends the activity of a worker he knows to be gone."""
 WORKER_LEAVING = "worker.leaving"
@@ -71,6 +72,13 @@ class CallAnswer(Wire):
     """The outcome of a call; absent when a local call found no session in its process."""
 
     outcome: ToolOutcome | None = None
+
+
+class Response(Wire):
+    """A person's answer to one interactive call."""
+
+    call_id: str
+    text: str
 
 
 class FailureDetails(Wire):

@@ -12,8 +12,8 @@ from ..core.effects import AskPerson, CallTools, Delegate, Effect, Finish, Gener
 from ..core.machine import advance
 from ..core.run import MACHINE_VERSION, RunInput, RunResult
 from ..core.state import RunState, State, begin
-from ..core.triggers import CancelRequested, Started, Trigger
-from .contracts import EXPERT_RUN, SNAPSHOT_QUERY
+from ..core.triggers import Answered, CancelRequested, Started, Trigger
+from .contracts import EXPERT_RUN, RESPOND_UPDATE, SNAPSHOT_QUERY, Response
 from .details import describe
 from .effects import Interpreter
 from .options import STATUS_ATTRIBUTE, STEPS_ATTRIBUTE, TOKENS_ATTRIBUTE
@@ -60,6 +60,31 @@ class ExpertRun:
     def snapshot(self) -> RunState:
         """The state of the run as its worker sees it."""
         return self._state
+
+    @workflow.update(name=RESPOND_UPDATE)
+    def respond(self, response: Response) -> None:
+        """Take a person's answer to one of the open questions."""
+        self._inbox.append(Answered(self._open_questions[response.call_id], response.text))
+
+    @respond.validator
+    def _check_response(self, response: Response) -> None:
+        """Refuse what answers no open question; nothing of it is recorded."""
+        if response.call_id not in self._open_questions:
+            open_ids = ", ".join(self._open_questions) or "none"
+            raise ApplicationError(
+                f"No open question has the id {response.call_id}. Open: {open_ids}.",
+                type="usage.no_question",
+                non_retryable=True,
+            )
+
+    @property
+    def _open_questions(self) -> dict[str, int]:
+        """The calls that wait for a person, by id; those answered a moment ago left out."""
+        state = self._state
+        if state.state != State.CALLING_INTERACTIVE_TOOLS:
+            return {}
+        answered = {trigger.index for trigger in self._inbox if isinstance(trigger, Answered)}
+        return {state.calls[index].id: index for index in state.running if index not in answered}
 
     @property
     def _is_stopped(self) -> bool:

@@ -1,7 +1,6 @@
 """Which remote endpoints a skill may reach, asked before a request, at each redirect, and at the connection itself."""
 
 import asyncio
-import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -11,11 +10,18 @@ from typing import cast
 import httpcore2
 import httpx2
 
-from ...core.failures import PerstackError, UsageError
-from ...definitions.hosts import is_lookalike, is_public_address, literal_address, matches_domain, plain_host
+from ...core.failures import PerstackError
+from ...definitions.hosts import (
+    ALLOW_VARIABLE,
+    AllowedEndpoints,
+    allowed_endpoints,
+    is_lookalike,
+    is_public_address,
+    literal_address,
+    matches_domain,
+    plain_host,
+)
 
-ALLOW_VARIABLE = "PERSTACK_ALLOW_ENDPOINTS"
-"""Names the endpoints beyond the public ones, `host:port,…`; read from the process environment only."""
 MAX_REDIRECTS = 5
 MAX_RESPONSE_BYTES = 64 * 1024 * 1024
 """Of one response, as much as a payload may have at all (DESIGN §2)."""
@@ -25,8 +31,6 @@ _MAX_CONNECTIONS = 100
 _KEEPALIVE_SECONDS = 5.0
 _MAX_ADDRESSES = 8
 _PORTS = {"http": 80, "https": 443}
-_ENTRY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):([0-9]{1,5})")
-_SPELLED_NUMBER = re.compile(r"(.*\.)?([0-9]+|0x[0-9a-f]*)")
 _FIRST = "perstack.first_url"
 
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -50,8 +54,7 @@ async def resolved(host: str, port: int) -> Sequence[str]:
 class EndpointPolicy:
     """Public HTTPS endpoints, and those that the operator of the worker allows beside them."""
 
-    allowed: frozenset[tuple[str, int]] = frozenset()
-    """Hosts, as `plain_host` has them, and ports that may be private and speak plain HTTP."""
+    allowed: AllowedEndpoints = frozenset()
     resolve: Resolver = resolved
     ssl_context: ssl.SSLContext | None = None
     """Whom a connection trusts; the system's authorities, or `SSL_CERT_FILE`'s, if left out."""
@@ -63,8 +66,7 @@ class EndpointPolicy:
         Raises:
             UsageError: an entry of `PERSTACK_ALLOW_ENDPOINTS` is no host and port.
         """
-        entries = (entry.strip() for entry in env.get(ALLOW_VARIABLE, "").split(","))
-        return cls(allowed=frozenset(_endpoint(entry) for entry in entries if entry))
+        return cls(allowed=allowed_endpoints(env))
 
     def describe(self) -> tuple[str, ...]:
         """The endpoints allowed beyond the public ones, each as `host:port`."""
@@ -262,19 +264,6 @@ def _is_event_stream(response: httpx2.Response) -> bool:
     """Whether the body is a stream of events, which may go on for days; its reader bounds each event."""
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     return response.status_code == 200 and kind == "text/event-stream"
-
-
-def _endpoint(entry: str) -> tuple[str, int]:
-    match = _ENTRY.fullmatch(entry)
-    host, port = (plain_host(match[1]), int(match[2])) if match else ("", 0)
-    is_number = literal_address(host) is None and (":" in host or _SPELLED_NUMBER.fullmatch(host))
-    if not host or not 0 < port < 65536 or is_number or is_lookalike(host):
-        raise UsageError(
-            f"{entry!r} in {ALLOW_VARIABLE} is not a host and a port.",
-            code="usage.endpoints",
-            hint="Write each as `host:port`, for example `localhost:8080` or `[::1]:8080`, with commas between them.",
-        )
-    return host, port
 
 
 def _host(url: httpx2.URL) -> str:

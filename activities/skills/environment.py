@@ -54,6 +54,13 @@ PROTECTED_NAMES = frozenset(
         "JDK_JAVA_OPTIONS",
         "GCONV_PATH",
         "GLIBC_TUNABLES",
+        "DOTNET_STARTUP_HOOKS",
+        "PHPRC",
+        "PHP_INI_SCAN_DIR",
+        # Modules for whatever speaks TLS.
+        "OPENSSL_CONF",
+        "OPENSSL_ENGINES",
+        "OPENSSL_MODULES",
         # Whom a program trusts.
         "NODE_EXTRA_CA_CERTS",
         "NODE_TLS_REJECT_UNAUTHORIZED",
@@ -75,7 +82,7 @@ PROTECTED_NAMES = frozenset(
     }
 )
 """Upper-case names that no caller may set or override."""
-PROTECTED_PREFIXES = ("LD_", "DYLD_", "BASH_FUNC_", "GIT_CONFIG", "NPM_CONFIG_")
+PROTECTED_PREFIXES = ("LD_", "DYLD_", "BASH_FUNC_", "GIT_CONFIG", "NPM_CONFIG_", "LUA_INIT")
 
 
 def is_safe(name: str) -> bool:

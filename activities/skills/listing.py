@@ -21,6 +21,8 @@ class SkillListing:
     skill: McpStdioSkill | McpSseSkill
     start: SkillStart | None = None
     tools: tuple[ToolSpec, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What of the server's list had to be left out or replaced."""
     error: PerstackError | None = None
 
 
@@ -46,7 +48,8 @@ class SkillLister:
         )
         try:
             start = await client.start()
-            return SkillListing(skill=skill, start=start, tools=await client.tools())
+            tools = await client.tools()
+            return SkillListing(skill=skill, start=start, tools=tools, notes=client.notes)
         except PerstackError as error:
             return SkillListing(skill=skill, error=error)
         finally:

@@ -3,12 +3,13 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ...core.expert import BASE_SKILL, InteractiveSkill, McpSseSkill, McpStdioSkill, Skill
 from ...core.failures import PerstackError
 from ...core.skills import SkillStart
-from ...core.tools import ToolOutcome, ToolSpec, text_outcome, with_unique_names
+from ...core.tools import AddSkill, ToolOutcome, ToolSpec, text_outcome, with_unique_names
 from .base.server import BaseOutcome, BaseSkill
 from .base.todo import TodoList
 from .mcp.skill import McpSkill
@@ -29,6 +30,8 @@ class SkillManager:
         self._running: dict[str, McpSkill] = {}
         self._begun: set[str] = set()
         """Skills whose start was reported."""
+        self._attached: dict[str, SkillStart] = {}
+        """Skills that joined the run, until the call that attached them tells so."""
         self._closing: set[asyncio.Task[None]] = set()
 
     async def start_base(self) -> SkillStart:
@@ -65,7 +68,7 @@ class SkillManager:
             PerstackError: it did not start.
         """
         await self.detach(skill.name)
-        _, tools = await _tools_of(self._skill(skill))
+        self._attached[skill.name], tools = await _tools_of(self._skill(skill))
         self._begun.add(skill.name)
         return with_unique_names(tools, taken)
 
@@ -84,7 +87,10 @@ class SkillManager:
 
     async def call_base(self, name: str, args: dict[str, Any], *, todos: TodoList) -> BaseOutcome:
         """Call a tool of the base skill."""
-        return await self._base.call(name, args, todos=todos)
+        answer = await self._base.call(name, args, todos=todos)
+        change = answer.outcome.change
+        started = self._attached.pop(change.skill.name, None) if isinstance(change, AddSkill) else None
+        return answer if started is None else replace(answer, outcome=answer.outcome.replaced(started=started))
 
     async def call(
         self,
@@ -103,9 +109,11 @@ class SkillManager:
         started: SkillStart | None = None
         if spec.skill_name not in self._begun:
             try:
-                started = await skill.start()
+                report = await skill.start()
             except PerstackError as error:
                 return text_outcome(f"{error.message}{f' {error.hint}' if error.hint else ''}", is_error=True)
+            # Calls of one message share the start, and one of them tells of it.
+            started = None if spec.skill_name in self._begun else report
             self._begun.add(spec.skill_name)
         name = spec.name if spec.source_name is None else spec.source_name
         outcome = await skill.call(name, args, timeout_seconds=timeout_seconds, meta=meta)

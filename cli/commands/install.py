@@ -1,15 +1,16 @@
 """`perstack install`: start every skill once, list its tools, write `perstack.lock`."""
 
-from collections.abc import Iterator
+import os
 from pathlib import Path
 from typing import NoReturn
 
 from ...core.expert import McpSseSkill, McpStdioSkill
 from ...core.failures import PerstackError, UsageError, WorkspaceError
-from ...core.tools import ToolSpec, with_unique_names
+from ...definitions.hosts import allowed_endpoints
 from ...definitions.load import LoadedConfig, load_config
 from ...definitions.lockfile import LOCK_NAME, LockedExpert, locked_expert, new_lockfile, write_lockfile
 from ...definitions.resolve import LocalExperts, local_experts
+from ..advice import domains_advice, name_advice, pick_advice
 from ..diagnostics import ExitCode, warn
 from ..lifecycle import run_command
 from ..output import print_line
@@ -36,7 +37,7 @@ def install(config: str | None, *, env_paths: tuple[str, ...]) -> NoReturn:
 
 
 def _read(config: str | None, env_paths: tuple[str, ...]) -> tuple[LoadedConfig, LocalExperts]:
-    loaded = load_config(config, cwd=Path.cwd())
+    loaded = load_config(config, cwd=Path.cwd(), allowed=allowed_endpoints(os.environ))
     if loaded.directory is None:
         raise UsageError(
             f"{loaded.source} is not a file of this machine; a lock stands beside its definition",
@@ -67,10 +68,10 @@ async def _lock(loaded: LoadedConfig, local: LocalExperts) -> list[LockedExpert]
             listing = asked[content]
             if listing.error is not None:
                 raise _failed(key, skill, listing.error)
-            for sentence in _advice(skill, listing.tools):
+            for sentence in (*pick_advice(skill, listing.tools), *domains_advice(skill)):
                 warn(f"{key}: {sentence}")
             tools += listing.tools
-        for sentence in _renamed([*tools, *people]):
+        for sentence in name_advice([*tools, *people]):
             warn(f"{key}: {sentence}")
         tools += people
         print_line(f"  Found {len(tools)} tool(s)")
@@ -81,18 +82,3 @@ async def _lock(loaded: LoadedConfig, local: LocalExperts) -> list[LockedExpert]
 def _failed(key: str, skill: McpStdioSkill | McpSseSkill, error: PerstackError) -> PerstackError:
     hint = f"{error.hint or ''} Nothing was written; the old {LOCK_NAME}, if there is one, stays.".strip()
     return PerstackError(f"Skill {skill.name} of {key}: {error.message}", code=error.code, hint=hint)
-
-
-def _advice(skill: McpStdioSkill | McpSseSkill, tools: tuple[ToolSpec, ...]) -> Iterator[str]:
-    names = {tool.name for tool in tools} | {tool.source_name for tool in tools}
-    missing = [name for name in skill.pick if name not in names and name not in skill.omit]
-    if missing:
-        yield f"skill {skill.name} has no tool {', '.join(missing)}, which `pick` names"
-    if skill.allowed_domains and isinstance(skill, McpStdioSkill):
-        yield f"skill {skill.name}: allowedDomains is declared, not enforced here; the container's proxy enforces it"
-
-
-def _renamed(tools: list[ToolSpec]) -> Iterator[str]:
-    for tool in with_unique_names(tools):
-        if tool.source_name is not None:
-            yield f"tool {tool.source_name} of skill {tool.skill_name} is offered as {tool.name}"

@@ -17,6 +17,7 @@ from ...core.messages import UserPart
 from ...core.run import RUNTIME_LEVEL
 from ...core.tools import ToolSpec
 from ...definitions.environment import read_env
+from ...definitions.hosts import allowed_endpoints
 from ...definitions.load import load_config
 from ...definitions.lockfile import lock_for
 from ...definitions.resolve import Overrides, ResolvedJob, parse_provider, parse_reasoning_budget, resolve_job
@@ -84,7 +85,9 @@ def prepare(options: RunOptions) -> PreparedRun:
         timeout_ms=options.timeout_ms,
         env_paths=options.env_paths,
     )
-    loaded = load_config(options.config, cwd=workspace, expert_key=options.expert_key)
+    loaded = load_config(
+        options.config, cwd=workspace, expert_key=options.expert_key, allowed=allowed_endpoints(os.environ)
+    )
     cassette = _read_cassette(options.replay) if options.replay else None
     files = _file_parts(options.files, workspace)
     job = resolve_job(

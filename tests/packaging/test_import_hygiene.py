@@ -67,7 +67,7 @@ def test_help_and_version_load_no_library_but_the_one_for_commands(option: str, 
     }
 
 
-@pytest.mark.parametrize("command", ["run", "resume", "log", "worker", "dev"])
+@pytest.mark.parametrize("command", ["run", "resume", "log", "doctor", "worker", "dev"])
 def test_the_help_of_a_command_loads_no_sdk(command: str, tmp_path: Path) -> None:
     assert top(loaded(COMMAND, command, "--help", folder=tmp_path)) & LIBRARIES == set()
 

@@ -1,13 +1,19 @@
 """A workspace, what lies beside it, and the base skill in it."""
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from perstack.activities.skills.base.dynamic import DynamicContext
 from perstack.activities.skills.base.server import BaseSkill
 from perstack.activities.skills.base.workspace import Workspace
-from support.skills import HOST_ENV, OpenSkill, Signal, bounded
+from perstack.activities.skills.endpoints import EndpointPolicy
+from perstack.activities.skills.mcp.skill import McpSkill
+from perstack.core.expert import McpSseSkill, McpStdioSkill
+from support.mcp_servers import Heard, OpenMcpSkill, leftovers
+from support.skills import HOST_ENV, OpenSkill, Signal, bounded, zombies
 
 
 @pytest.fixture
@@ -58,6 +64,50 @@ async def open_skill(root: Path) -> AsyncIterator[OpenSkill]:
         return skill
 
     yield start
+    for skill in opened:
+        async with bounded():
+            await skill.close()
+
+
+@pytest.fixture
+def skill_env(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The environment of a run whose home folder no other test has; nothing that has it may outlive the test."""
+    home = str(tmp_path / "home of one test")
+    yield {"PATH": os.environ["PATH"], "HOME": home}
+    assert not leftovers(home)
+    assert not zombies()
+
+
+@pytest.fixture
+def heard() -> Heard:
+    return Heard()
+
+
+@pytest.fixture
+async def open_mcp(skill_env: dict[str, str], root: Path, heard: Heard) -> AsyncIterator[OpenMcpSkill]:
+    opened: list[McpSkill] = []
+
+    def make(
+        skill: McpStdioSkill | McpSseSkill,
+        *,
+        env: Mapping[str, str] | None = None,
+        endpoints: EndpointPolicy | None = None,
+        scrub: Callable[[str], str] = lambda text: text.replace("TOP-SECRET", "[hidden]"),
+        **more: Any,
+    ) -> McpSkill:
+        made = McpSkill(
+            skill,
+            env={**skill_env, **(env or {})},
+            cwd=root,
+            endpoints=endpoints or EndpointPolicy(),
+            scrub=scrub,
+            on_stderr=heard,
+            **more,
+        )
+        opened.append(made)
+        return made
+
+    yield make
     for skill in opened:
         async with bounded():
             await skill.close()

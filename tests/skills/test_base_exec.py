@@ -256,11 +256,34 @@ async def test_a_background_process_does_not_hold_the_call(commands: Commands, r
     async with bounded():
         result = await commands.run(args)
     pid = int((root / "pid").read_text())
-    try:
-        assert result["output"].startswith("started\n\n(a process that the command left in the background")
-        assert is_running(pid)
-    finally:
-        os.kill(pid, 9)
+    assert result["output"].startswith("started\n\n(a process that the command left in the background")
+    assert is_running(pid)
+    async with bounded():
+        await commands.close()
+    assert not is_running(pid)
+
+
+async def test_what_runs_in_the_background_ends_with_its_session_and_no_earlier(
+    workspace: Workspace, root: Path
+) -> None:
+    mine, other = Commands(workspace, HOST_ENV), Commands(workspace, HOST_ENV)
+    script = (
+        'setsid sh -c \'trap "" TERM; echo $$ >> "$0"; sleep 1000 & echo $! >> "$0"; wait\' "$1" > /dev/null 2>&1 &'
+    )
+    wait = 'until [ -f "$1" ] && [ "$(wc -l < "$1")" -eq 2 ]; do sleep 0.01; done'
+    async with bounded():
+        for commands, name in ((mine, "mine"), (other, "other")):
+            await commands.run(command("sh", "-c", f"{script} {wait}", "sh", name))
+        # Another command of the session neither ends it nor is taken for it.
+        await mine.run(command("true"))
+        pids = {name: [int(pid) for pid in (root / name).read_text().split()] for name in ("mine", "other")}
+        assert all(is_running(pid) for pid in pids["mine"])
+        await mine.close()
+        assert not any(is_running(pid) for pid in pids["mine"])
+        assert all(is_running(pid) for pid in pids["other"])
+        await other.close()
+    assert not any(is_running(pid) for pid in pids["other"])
+    assert zombies() == []
 
 
 async def test_many_commands_at_once_do_not_mix(commands: Commands) -> None:

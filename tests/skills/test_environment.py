@@ -63,6 +63,10 @@ def test_a_callers_own_variables_are_added() -> None:
         "GIT_CONFIG_COUNT",
         "JAVA_TOOL_OPTIONS",
         "npm_config_registry",
+        "OPENSSL_CONF",
+        "LUA_INIT_5_4",
+        "DOTNET_STARTUP_HOOKS",
+        "PHP_INI_SCAN_DIR",
     ],
 )
 def test_protected_variables_cannot_be_set_in_any_case(name: str) -> None:

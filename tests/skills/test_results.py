@@ -4,6 +4,7 @@ import base64
 import json
 
 import mcp_types as mcp
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from perstack.activities.skills.results import TEXT_LIMIT, clip_text, json_text, parts_from_mcp
@@ -105,3 +106,18 @@ def test_a_great_many_small_texts_are_clipped_as_one() -> None:
 
 def test_half_a_surrogate_pair_does_not_reach_the_payload() -> None:
     assert texts(parts(mcp.TextContent(text="a\ud800b"))) == ["a?b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "structured"),
+    [('{"a": 1, "b": 2}', {"a": 1, "b": 2}), ("whole text", {"content": "whole text"}), ("3", {"result": 3})],
+)
+def test_structured_content_that_a_text_already_says_is_not_said_twice(text: str, structured: object) -> None:
+    assert texts(parts(mcp.TextContent(text=text), structured=structured)) == [text]
+
+
+@pytest.mark.parametrize("structured", [{"content": "other"}, {"result": 4}, {"a": "whole text", "b": 1}])
+def test_structured_content_that_says_more_than_the_text_is_kept(structured: object) -> None:
+    found = texts(parts(mcp.TextContent(text="whole text"), structured=structured))
+    assert found[0] == "whole text"
+    assert json.loads(found[1]) == structured

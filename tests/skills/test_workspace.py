@@ -317,6 +317,13 @@ def test_a_replaced_file_keeps_its_mode_and_leaves_no_other(workspace: Workspace
     assert [path.name for path in root.iterdir()] == ["run.sh"]
 
 
+def test_a_replaced_program_does_not_keep_the_right_to_act_as_its_owner(workspace: Workspace, root: Path) -> None:
+    (root / "tool").write_text("old")
+    (root / "tool").chmod(0o6755)
+    write(workspace, "tool", "new")
+    assert (root / "tool").stat().st_mode & 0o7777 == 0o755
+
+
 def test_a_file_without_write_permission_is_not_replaced(workspace: Workspace, root: Path) -> None:
     (root / "fixed.txt").write_text("old")
     (root / "fixed.txt").chmod(0o444)

@@ -10,14 +10,17 @@ from typing import Any, Literal, cast
 
 from ..environment import exec_environment, is_protected
 from ..results import ToolFailure
-from .processes import MARKER, end_processes, kill_group
+from .processes import MARKER, end_processes, end_strays, kill_group
 from .workspace import Workspace
 
 DEFAULT_TIMEOUT_MS = 60_000
 OUTPUT_LIMIT = 128 * 1024
 """Bytes kept of each stream: half from its head, half from its tail."""
 SUCCEEDED_SILENTLY = "The command succeeded and wrote no output."
-STILL_HELD = "\n(a process that the command left in the background goes on; its further output is not read)"
+STILL_HELD = (
+    "\n(a process that the command left in the background goes on until the session ends; "
+    "its further output is not read)"
+)
 _DRAIN_SECONDS = 0.5
 _STDOUT, _STDERR = 1, 2
 _Ending = Literal["exited", "stopped", "timedOut"]
@@ -92,6 +95,8 @@ class Commands:
     def __init__(self, workspace: Workspace, host_env: Mapping[str, str]) -> None:
         self._workspace = workspace
         self._host_env = host_env
+        self._token = secrets.token_hex(16)
+        self._count = 0
         self._running: dict[asyncio.Task[dict[str, Any]], asyncio.Future[None]] = {}
 
     async def run(self, args: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,11 +118,13 @@ class Commands:
             raise
 
     async def close(self) -> None:
-        """End the commands that still run; their callers get an error."""
+        """End the commands that still run, whose callers get an error, and what others left in the background."""
         for stop in self._running.values():
             _set(stop)
         if self._running:
             await asyncio.wait(list(self._running))
+        if self._count:
+            await end_strays(self._token)
 
     def _forget(self, work: asyncio.Task[dict[str, Any]]) -> None:
         self._running.pop(work, None)
@@ -125,7 +132,8 @@ class Commands:
             work.exception()
 
     async def _supervise(self, args: Mapping[str, Any], stop: asyncio.Future[None]) -> dict[str, Any]:
-        token = secrets.token_hex(16)
+        self._count += 1
+        token = f"{self._token}.{self._count}."
         timeout_ms = float(args.get("timeout", DEFAULT_TIMEOUT_MS))
         transport, child = await self._spawn(args, token)
         try:

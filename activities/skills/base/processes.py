@@ -25,10 +25,17 @@ class _Process:
     is_marked: bool
 
 
-async def end_processes(leader: int, token: str, *, has_exited: Callable[[], bool]) -> None:
+async def end_strays(token: str) -> None:
+    """End what commands left in the background: all whose marker begins with `token`, and what they started."""
+    if await asyncio.to_thread(_family, None, token):
+        await end_processes(None, token, has_exited=lambda: True)
+
+
+async def end_processes(leader: int | None, token: str, *, has_exited: Callable[[], bool]) -> None:
     """SIGTERM for the group of `leader` and its strays, SIGKILL after a grace, until none is left.
 
-    `has_exited` says whether the leader itself was waited for, which is its owner's task.
+    `has_exited` says whether the leader itself was waited for, which is its owner's task. Without a leader, whose id
+    may be another's by now, only the marker counts.
     """
     # Before anything dies: a stray loses its parent, and with it the way to find it without the marker.
     family = await asyncio.to_thread(_family, leader, token)
@@ -53,10 +60,10 @@ def kill_group(leader: int) -> None:
         os.killpg(leader, signal.SIGKILL)
 
 
-def _family(leader: int, token: str) -> set[_Process]:
+def _family(leader: int | None, token: str) -> set[_Process]:
     """Who belongs to `leader`: by group, by marker, or by parent as long as that lives."""
     processes = _all_processes(token)
-    pids = {leader} | {p.pid for p in processes if p.is_marked or p.group == leader}
+    pids = {p.pid for p in processes if p.is_marked or leader in (p.pid, p.group)}
     while grown := {p.pid for p in processes if p.pid not in pids and p.parent in pids}:
         pids |= grown
     return {process for process in processes if process.pid in pids}
@@ -80,7 +87,8 @@ def _process(pid: int, token: str) -> _Process | None:
         environment = (_PROC / str(pid) / "environ").read_bytes()
     except OSError:
         environment = b""
-    is_marked = f"{MARKER}={token}".encode() in environment.split(b"\0")
+    mark = f"{MARKER}={token}".encode()
+    is_marked = any(variable.startswith(mark) for variable in environment.split(b"\0"))
     return _Process(pid, int(stat[1]), int(stat[2]), stat[19], is_marked)
 
 
@@ -98,14 +106,17 @@ def _is_running(process: _Process) -> bool:
     return stat is not None and stat[0] != "Z" and stat[19] == process.started
 
 
-def _are_gone(leader: int, family: set[_Process]) -> bool:
+def _are_gone(leader: int | None, family: set[_Process]) -> bool:
     """Whether none of the family runs; only to be asked once the leader was waited for."""
     # Orphans come to us where the worker is the init of its container, and nobody else waits for them.
-    for target in (-leader, *(process.pid for process in family)):
+    targets = [process.pid for process in family]
+    for target in targets if leader is None else (-leader, *targets):
         with suppress(ChildProcessError):
             os.waitpid(target, os.WNOHANG)
     if _PROC.is_dir():
         return not any(_is_running(process) for process in family)
+    if leader is None:
+        return True
     try:
         os.killpg(leader, 0)
     except ProcessLookupError:
@@ -115,9 +126,10 @@ def _are_gone(leader: int, family: set[_Process]) -> bool:
     return False
 
 
-def _signal(leader: int, family: set[_Process], number: signal.Signals) -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(leader, number)
+def _signal(leader: int | None, family: set[_Process], number: signal.Signals) -> None:
+    if leader is not None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(leader, number)
     for process in family:
         if process.group != leader:
             with suppress(ProcessLookupError, PermissionError):

@@ -327,7 +327,8 @@ def _keep_owner_and_mode(handle: int, existing: os.stat_result) -> None:
     if (new.st_uid, new.st_gid) != (existing.st_uid, existing.st_gid):
         with suppress(PermissionError):
             os.fchown(handle, existing.st_uid, existing.st_gid)
-    os.fchmod(handle, stat.S_IMODE(existing.st_mode))
+    # Not its set-id bits: the kernel takes them from a file that is written to, and these bytes are new ones.
+    os.fchmod(handle, existing.st_mode & 0o777)
 
 
 @contextmanager

@@ -35,10 +35,9 @@ class StderrLog:
 
     def add(self, data: bytes) -> None:
         """Take the next bytes; memory stays bounded whatever their number."""
+        self._is_cut |= len(self._kept) + len(data) > _KEPT_BYTES
         self._kept += data[-_KEPT_BYTES:]
-        if len(self._kept) > _KEPT_BYTES:
-            del self._kept[: len(self._kept) - _KEPT_BYTES]
-            self._is_cut = True
+        del self._kept[: max(0, len(self._kept) - _KEPT_BYTES)]
         room = max(0, _KEPT_BYTES - len(self._waiting))
         self._waiting += data[:room]
         self._left_out += max(0, len(data) - room)

@@ -1,0 +1,1 @@
+"""What `perstack doctor` looks at; nothing here starts a job or a server."""
