@@ -202,3 +202,13 @@ async def test_bytes_that_are_no_text_are_told_as_such() -> None:
     pieces.log.add(b"\xff\xfe ok\n")
     pieces.log.flush()
     assert pieces.text == "\ufffd\ufffd ok"
+
+
+@pytest.mark.parametrize("place", [60, 67, 150, 198, 390])
+def test_a_secret_that_lies_across_the_cut_of_a_quoted_line_is_not_shown_in_part(place: int) -> None:
+    secret = "tok-planted-0123456789-abcdefghij"
+    log = StderrLog(lambda text: text.replace(secret, "***"), lambda text: None)
+    quoted = log.quoted(b"0" * place + secret.encode() + b"0" * 400, 200)
+    assert len(quoted) <= 200
+    assert "tok-" not in quoted
+    assert "abcdefghij" not in quoted

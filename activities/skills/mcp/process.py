@@ -22,7 +22,6 @@ from mcp.shared.message import SessionMessage
 
 from ....core.failures import SkillError
 from ..base.processes import MARKER, end_processes, kill_group
-from ..results import clip_text
 from .lenient import with_readable_schemas
 from .stderr import StderrLog
 
@@ -339,7 +338,7 @@ class ServerProcess(asyncio.SubprocessProtocol):
 
     def _note_noise(self, line: bytes) -> None:
         if not self._noise:
-            self._noise = clip_text(line[: 4 * _NOISE_SHOWN].decode(errors="replace"), _NOISE_SHOWN)
+            self._noise = self._stderr.quoted(line, _NOISE_SHOWN)
         self._noise_bytes += len(line) + 1
         if self._noise_bytes > MAX_NOISE_BYTES:
             size = MAX_NOISE_BYTES // 1024**2

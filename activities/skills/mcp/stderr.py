@@ -15,6 +15,7 @@ REFILL_BYTES = 2 * 1024
 _GATHER_SECONDS = 0.1
 # Secrets are looked for in more than is shown, so that none escapes by lying across the cut.
 _KEPT_BYTES = 4 * TAIL_BYTES
+_QUOTED_BYTES = 64 * 1024
 
 
 class StderrLog:
@@ -95,6 +96,10 @@ class StderrLog:
     def _left_out_notice(self) -> str:
         count, self._left_out = self._left_out, 0
         return f"(… {count} more bytes of stderr left out)"
+
+    def quoted(self, line: bytes, limit: int) -> str:
+        """The first `limit` bytes of a line from elsewhere; secrets are looked for in more than is shown."""
+        return clip_text(self._scrub(line[:_QUOTED_BYTES].decode(errors="replace"))[:limit], limit)
 
     def tail(self) -> str:
         """The end of everything written so far."""
