@@ -7,7 +7,15 @@ from temporalio import activity
 from ..core.conversation import Appendix
 from ..core.expert import BASE_SKILL
 from ..core.messages import ToolCallPart
-from ..core.tools import ATTEMPT_COMPLETION, IN_ORDER_TOOLS, ToolOutcome, ToolSpec, remaining_todos, text_outcome
+from ..core.tools import (
+    ATTEMPT_COMPLETION,
+    IN_ORDER_TOOLS,
+    ToolOutcome,
+    ToolSpec,
+    remaining_todos,
+    renamed_tools,
+    text_outcome,
+)
 from ..workflows.contracts import CALL_TOOL, CallAnswer, CallRequest
 from .boundary import failures_translated, heartbeating, worker_leaving
 from .providers.base import INVALID_JSON_ARGUMENT
@@ -41,6 +49,8 @@ class ToolCaller:
         async with heartbeating(), failures_translated():
             session = await self._sessions.at(key, request.position, Appendix())
             outcome = await self._call(session, request)
+            if _is_last(session, request, outcome):
+                await self._sessions.drop(key)
             if self._sessions.is_draining:
                 outcome = outcome.model_copy(update={"is_draining": True})
             return CallAnswer(outcome=outcome)
@@ -57,6 +67,9 @@ class ToolCaller:
         finally:
             session.in_use -= 1
             session.used_at = time.monotonic()
+        if outcome.started is not None:
+            renamed = renamed_tools(session.toolset.specs, outcome.started.name)
+            outcome = outcome.replaced(started=outcome.started.replaced(renamed_tools=renamed))
         session.outcomes[request.index] = outcome
         return outcome
 

@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass, field
 
 from temporalio import activity
+from temporalio.exceptions import ApplicationError
 
 from ..core.deltas import Delta, FailedAttempts
 from ..core.failures import Attempt, Failure, PerstackError
@@ -116,6 +117,10 @@ class Generator:
             session.in_use += 1
             try:
                 generation = await self._call(session, request, live)
+            except ApplicationError as error:
+                if error.non_retryable or _is_last_attempt():
+                    await self._sessions.drop(key)
+                raise
             finally:
                 session.in_use -= 1
                 session.used_at = time.monotonic()
@@ -123,7 +128,7 @@ class Generator:
         if generation.finish_reason in ("stop", "toolCalls") and message.calls:
             session.append(message)
             session.outcomes = {}
-        elif generation.finish_reason == "stop" and message.text:
+        elif generation.finish_reason == "cancelled" or (generation.finish_reason == "stop" and message.text):
             await self._sessions.drop(key)
         return generation.model_copy(update={"attempts": live.attempts, "is_draining": self._sessions.is_draining})
 

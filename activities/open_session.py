@@ -10,7 +10,7 @@ from ..core.failures import Failure, WorkspaceError
 from ..core.prompts import Environment, render_instruction
 from ..core.run import RunInput, SessionReport
 from ..core.skills import SkillStart
-from ..core.tools import ToolSpec, interactive_tools, with_unique_names
+from ..core.tools import ToolSpec, interactive_tools, renamed_tools, with_unique_names
 from ..workflows.contracts import OPEN_SESSION, OpenRequest
 from .boundary import failures_translated, heartbeating, to_application_error, worker_leaving
 from .session import RunSession, calling_run
@@ -71,14 +71,8 @@ async def _skills_of(session: RunSession) -> tuple[tuple[SkillStart, ...], tuple
     # A person is asked by the root only.
     people = interactive_tools(start.expert.skills) if start.delegated_by is None else ()
     tools = with_unique_names((*base, *found, *people))
-    return (session.base_start, *(_with_renamed(start, tools) for start in starts)), tools
-
-
-def _with_renamed(start: SkillStart, tools: tuple[ToolSpec, ...]) -> SkillStart:
-    renamed = {
-        tool.source_name: tool.name for tool in tools if tool.skill_name == start.name and tool.source_name is not None
-    }
-    return start.replaced(renamed_tools=renamed) if renamed else start
+    named = (start.replaced(renamed_tools=renamed_tools(tools, start.name)) for start in starts)
+    return (session.base_start, *named), tools
 
 
 def workspace_marker(workspace: str, *, expected: str | None) -> str:

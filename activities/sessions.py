@@ -3,12 +3,15 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 from itertools import count
 from pathlib import Path
 
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.service import RPCError
 
 from ..client.history import Execution, read_input, read_run
 from ..client.storage.folder import FolderStorage
@@ -41,7 +44,8 @@ from .skills.results import ToolFailure
 
 IDLE_SKILL_SECONDS = 300.0
 """How long a skill's process may wait for its next call before it is ended; the call starts it again."""
-TIDY_SECONDS = 10.0
+TIDY_SECONDS = 5.0
+ASK_TIMEOUT = timedelta(seconds=5)
 
 
 @dataclass
@@ -250,8 +254,20 @@ class Sessions:
         while True:
             await asyncio.sleep(TIDY_SECONDS)
             await self._evict_idle()
-            busy = list(self._sessions.values())
-            await asyncio.gather(*(session.skills.close_idle(IDLE_SKILL_SECONDS) for session in busy))
+            await asyncio.gather(*(self._drop_if_ended(key) for key in tuple(self._sessions)))
+            left = tuple(self._sessions.values())
+            await asyncio.gather(*(session.skills.close_idle(IDLE_SKILL_SECONDS) for session in left))
+
+    async def _drop_if_ended(self, key: RunKey) -> None:
+        """A run that was cancelled, or reached its limit, tells its worker nothing: ask, where programs are running."""
+        session = self._sessions.get(key)
+        if session is None or session.in_use or not session.skills.has_programs:
+            return
+        handle = self._client.get_workflow_handle(key.workflow_id, run_id=key.temporal_run_id)
+        with suppress(RPCError):
+            description = await handle.describe(rpc_timeout=ASK_TIMEOUT)
+            if description.status != WorkflowExecutionStatus.RUNNING and not session.in_use:
+                await self.drop(key)
 
     async def close(self) -> None:
         """Close every session."""

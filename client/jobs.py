@@ -150,13 +150,18 @@ class Jobs:
         """
         question = await self.open_question(view, call_id)
         handle = self._client.get_workflow_handle(view.execution.workflow_id, run_id=view.execution.temporal_run_id)
-        try:
-            response = Response(call_id=question.id, text=text)
-            await handle.execute_update(RESPOND_UPDATE, response)  # pyright: ignore[reportUnknownMemberType]
-        except WorkflowUpdateFailedError as error:
-            # Somebody else was faster.
-            raise UsageError(str(error.cause or error), code="usage.no_question") from error
-        return question
+        response = Response(call_id=question.id, text=text)
+        for pause in _ANSWER_PAUSES:
+            try:
+                await handle.execute_update(RESPOND_UPDATE, response)  # pyright: ignore[reportUnknownMemberType]
+            except WorkflowUpdateFailedError:
+                # Either somebody else was faster, which is said here, or the run has yet to see what its history
+                # shows already: its worker left in between, and the new one takes both in one go, the answer first.
+                await self.open_question(view, question.id)
+                await asyncio.sleep(pause)
+            else:
+                return question
+        raise UsageError(f"Job {view.execution.workflow_id} did not take the answer.", code="usage.no_question")
 
     async def open_question(self, view: JobView, call_id: str | None) -> ToolCall:
         """The open question that `call_id` names, or the only one.
@@ -196,6 +201,8 @@ class Jobs:
         return True
 
 
+_ANSWER_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+"""Seconds between tries of an answer."""
 _OPEN = {"running", "waiting"}
 _ENDED = {
     WorkflowExecutionStatus.COMPLETED: "completed",

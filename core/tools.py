@@ -147,6 +147,14 @@ def with_unique_names(tools: Iterable[ToolSpec], taken: Iterable[str] = ()) -> t
     return tuple(named)
 
 
+def renamed_tools(tools: Iterable[ToolSpec], skill_name: str) -> dict[str, str] | None:
+    """The tools of a skill that are offered under another name than its own, or `None`."""
+    renamed = {
+        tool.source_name: tool.name for tool in tools if tool.skill_name == skill_name and tool.source_name is not None
+    }
+    return renamed or None
+
+
 def _renamed(tool: ToolSpec, name: str) -> ToolSpec:
     return tool.replaced(name=name, source_name=tool.name if tool.source_name is None else tool.source_name)
 
@@ -242,7 +250,9 @@ class Toolset(Wire):
             case AddSkill():
                 kept = tuple(t for t in self.skill_tools if t.skill_name != change.skill.name)
                 added = (*_without(self.added_skills, change.skill.name), change.skill)
-                return self.model_copy(update={"skill_tools": (*kept, *change.tools), "added_skills": added})
+                # Skills attached by one message did not know of each other when their tools were named.
+                tools = with_unique_names(change.tools, (tool.name for tool in kept))
+                return self.model_copy(update={"skill_tools": (*kept, *tools), "added_skills": added})
             case RemoveSkill():
                 kept = tuple(t for t in self.skill_tools if t.skill_name != change.skill_name)
                 added = _without(self.added_skills, change.skill_name)

@@ -14,6 +14,7 @@ from ..core.profiles.providers import PROVIDERS
 from .document import Issue, KeyPath
 from .hosts import AllowedEndpoints, domain_problem, is_lookalike, is_public_address, plain_host
 from .keys import looks_secret
+from .protected import is_protected
 from .schema import (
     CustomProviderSkill,
     ExpertTable,
@@ -215,6 +216,11 @@ def _stdio_issues(path: KeyPath, name: str, skill: StdioSkillTable) -> Iterator[
     for index, variable in enumerate(skill.required_env):
         if len(variable) > MAX_NAME or not _VARIABLE.fullmatch(variable):
             yield Issue((*path, "requiredEnv", index), f"{variable!r} is not the name of an environment variable")
+        elif is_protected(variable):
+            yield Issue(
+                (*path, "requiredEnv", index),
+                f"{variable} cannot be required: it decides what code runs, or whom it trusts",
+            )
     if name == BASE_SKILL:
         return
     if not (skill.command or "").strip():

@@ -9,6 +9,7 @@ from perstack.client.binary import find_binary
 from perstack.client.embedded import stop_server
 from perstack.client.locations import DataFolder
 from support.cli import Cli, command_env
+from support.leftovers import left_by
 from support.model_server import Answer, ModelServer, Request
 from support.planted import MODEL_KEY, found_in
 
@@ -51,11 +52,12 @@ def cli_env(server_data: DataFolder, temporal_program: Path, tmp_path: Path) -> 
 
 
 @pytest.fixture
-def cli(cli_env: dict[str, str], tmp_path: Path) -> Cli:
-    """The `perstack` program in an empty workspace."""
+def cli(cli_env: dict[str, str], tmp_path: Path) -> Iterator[Cli]:
+    """The `perstack` program in an empty workspace; nothing it started may outlive the test."""
     workspace = tmp_path / "workspace"
     workspace.mkdir()
-    return Cli(workspace, cli_env)
+    yield Cli(workspace, cli_env)
+    assert left_by(cli_env["HOME"]) == []
 
 
 @pytest.fixture

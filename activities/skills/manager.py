@@ -34,6 +34,11 @@ class SkillManager:
         """Skills that joined the run, until the call that attached them tells so."""
         self._closing: set[asyncio.Task[None]] = set()
 
+    @property
+    def has_programs(self) -> bool:
+        """Whether anything runs beside this process: a skill, or what `exec` left in the background."""
+        return self._base.has_run_programs or any(skill.is_open for skill in self._running.values())
+
     async def start_base(self) -> SkillStart:
         """Bring the base skill up; takes a few milliseconds."""
         return await self._base.start()

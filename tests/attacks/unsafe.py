@@ -24,7 +24,7 @@ from perstack.activities.skills.base import exec as commands
 from perstack.activities.skills.base import server, workspace
 from perstack.activities.skills.results import ToolFailure
 from perstack.core.messages import TextPart
-from perstack.definitions import checks, hosts
+from perstack.definitions import checks, hosts, protected
 
 Patch = pytest.MonkeyPatch
 # The checks that are broken here are no one's to call, and their names may change: then this file has to follow.
@@ -192,7 +192,7 @@ def env_files_by_name_only(patch: Patch) -> None:
 
 
 def case_matters(patch: Patch) -> None:
-    names: frozenset[str] = environment.PROTECTED_NAMES
+    names = protected.PROTECTED_NAMES
     patch.setattr(environment, "is_protected", names.__contains__)
 
 
@@ -439,7 +439,7 @@ VARIANTS = (
     Variant("the case of a variable matters", case_matters, _commands, ("sets ld_", "sets Path", "sets Home")),
     Variant(
         "no prefix is protected",
-        replacing(environment, "PROTECTED_PREFIXES", ()),
+        replacing(protected, "PROTECTED_PREFIXES", ()),
         _commands,
         ("LD_AUDIT", "GIT_CONFIG"),
     ),

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from perstack.client.locations import DataFolder
 from perstack.core.expert import McpSseSkill, McpStdioSkill
 from support.cli import Cli
+from support.leftovers import left_by
 from support.mcp_servers import hostile, node_server, python_server
 from support.model_server import Answer, Call, ModelServer, Request
-from support.skill_runs import all_gone, offered, processes_of, skill_table, solo, steps, text_of
+from support.skill_runs import all_gone, offered, skill_table, solo, steps, text_of
 from support.skills import Signal, bounded
 
 ASKS = """
@@ -27,10 +27,10 @@ inputJsonSchema = '{"type": "object", "properties": {"what": {"type": "string"}}
 
 
 @pytest.fixture(autouse=True)
-def nothing_left(cli: Cli, server_data: DataFolder) -> Iterator[None]:
-    """After each test no process of its commands is there any more."""
+def nothing_left(cli: Cli) -> Iterator[None]:
+    """A command that has ended has ended its skills before."""
     yield
-    assert not processes_of(Path(cli.env["HOME"]), but=server_data.root)
+    assert left_by(cli.env["HOME"], seconds=0) == []
 
 
 @pytest.fixture
@@ -267,9 +267,7 @@ async def test_a_skill_that_does_not_start_leaves_the_old_lock_as_it_is(cli: Cli
 
 
 @pytest.mark.requirement("infrastructure.install")
-async def test_a_killed_install_leaves_the_old_lock_whole_and_its_servers_end(
-    cli: Cli, signal: Signal, server_data: DataFolder
-) -> None:
+async def test_a_killed_install_leaves_the_old_lock_whole_and_its_servers_end(cli: Cli, signal: Signal) -> None:
     cli.write("perstack.toml", solo(hostile()))
     assert (await cli.run("install")).code == 0
     before = lock_path(cli).read_bytes()
@@ -280,14 +278,12 @@ async def test_a_killed_install_leaves_the_old_lock_whole_and_its_servers_end(
         running.process.kill()
         async with bounded():
             await running.process.wait()
-        await all_gone(Path(cli.env["HOME"]), but=server_data.root)
+        await all_gone(cli.env["HOME"], named="hostile.py")
     assert lock_path(cli).read_bytes() == before
     assert not strays(cli)
 
 
-async def test_an_install_killed_at_the_moment_it_writes_leaves_one_lock_or_the_other(
-    cli: Cli, server_data: DataFolder
-) -> None:
+async def test_an_install_killed_at_the_moment_it_writes_leaves_one_lock_or_the_other(cli: Cli) -> None:
     small, large = solo(hostile(pick=("echo",))), solo(hostile("--many=800"))
     cli.write("perstack.toml", small)
     assert (await cli.run("install")).code == 0
@@ -299,7 +295,7 @@ async def test_an_install_killed_at_the_moment_it_writes_leaves_one_lock_or_the_
             # The moment is drawn out over the tries; nothing waits for this.
             await asyncio.wait((asyncio.ensure_future(running.process.wait()),), timeout=tenths / 10)
             running.kill_group()
-        await all_gone(Path(cli.env["HOME"]), but=server_data.root)
+        await all_gone(cli.env["HOME"], named="hostile.py")
         found = lock_path(cli).read_bytes()
         lock = tomllib.loads(found.decode())
         assert found == old or len(lock["experts"]["solo"]["toolDefinitions"]) > 800

@@ -11,6 +11,7 @@ import pytest
 from perstack.client.locations import DataFolder
 from perstack.core.expert import McpStdioSkill
 from support.cli import Cli, RunningCli
+from support.leftovers import left_by
 from support.mcp_servers import (
     SCRIPTS,
     everything_over_http,
@@ -20,7 +21,7 @@ from support.mcp_servers import (
     python_server,
 )
 from support.model_server import Answer, Call, ModelServer, Request
-from support.skill_runs import LIVE_ONLY, all_gone, offered, processes_of, skill_table, solo, steps, text_of
+from support.skill_runs import LIVE_ONLY, all_gone, offered, skill_table, solo, steps, text_of
 from support.skills import Signal
 
 KEY = "sk-ant-planted-key-of-a-provider-0123456789"
@@ -29,10 +30,10 @@ HOST_VALUE = "planted-value-of-a-required-variable-88"
 
 
 @pytest.fixture(autouse=True)
-def nothing_left(cli: Cli, server_data: DataFolder) -> Iterator[None]:
-    """After each test no process of its commands is there any more."""
+def nothing_left(cli: Cli) -> Iterator[None]:
+    """A command that has ended has ended its skills before."""
     yield
-    assert not processes_of(Path(cli.env["HOME"]), but=server_data.root)
+    assert left_by(cli.env["HOME"], seconds=0) == []
 
 
 @pytest.fixture
@@ -122,7 +123,7 @@ async def test_servers_in_two_languages_work_in_one_run_and_its_log_tells_the_sa
 async def test_a_skill_gets_the_variables_it_requires_and_nothing_else(
     cli: Cli, model: ModelServer, model_env: dict[str, str]
 ) -> None:
-    cli.write("perstack.toml", solo(hostile(required_env=("FROM_HOST", "FROM_FILE", "PYTHONPATH"))))
+    cli.write("perstack.toml", solo(hostile(required_env=("FROM_HOST", "FROM_FILE"))))
     cli.write(".env", "FROM_FILE=a-file-says-so\nFROM_HOST=the-file-loses\nNOT_ASKED_FOR=stays-in-the-file\n")
     model.script = steps([call("environment")])
     host = {"FROM_HOST": "short", "HOST_ONLY": "stays-with-the-worker", "PYTHONPATH": "/nowhere"}
@@ -358,7 +359,7 @@ async def test_a_question_of_the_coordinator_stops_the_run_with_what_is_done_and
 
 @pytest.mark.requirement("built-in.dynamic")
 async def test_a_skill_joins_a_run_from_the_next_generation_and_ends_when_it_is_removed(
-    cli: Cli, model: ModelServer, model_env: dict[str, str], signal: Signal, server_data: DataFolder
+    cli: Cli, model: ModelServer, model_env: dict[str, str], signal: Signal
 ) -> None:
     added = hostile(f"--tell={signal.path}", "--greeting=joined")
     base = McpStdioSkill(name="@perstack/base", command="npx", pick=("addSkill", "removeSkill"))
@@ -375,7 +376,7 @@ async def test_a_skill_joins_a_run_from_the_next_generation_and_ends_when_it_is_
     async with cli.running("run", "solo", "go", env=env) as running:
         await heard(signal, "stdin closed")
         await running.seen('"type":"startGeneration"', count=4)
-        await all_gone(Path(cli.env["HOME"]), but=server_data.root, named="hostile.py")
+        await all_gone(cli.env["HOME"], named="hostile.py")
         model.release()
         result = await cli.finished(running)
     assert result.code == 0, result.stderr
@@ -396,6 +397,29 @@ async def test_a_skill_joins_a_run_from_the_next_generation_and_ends_when_it_is_
     names = [(event["type"], event["skillName"]) for event in result.events if event.get("skillName") == "helper"]
     shown = [kind for kind, _ in names if kind in ("skillStarting", "skillConnected", "skillDisconnected")]
     assert shown == ["skillStarting", "skillConnected", "skillDisconnected"]
+
+
+@pytest.mark.requirement("built-in.dynamic")
+async def test_two_skills_that_join_in_one_message_with_one_tool_name_are_both_callable(
+    cli: Cli, model: ModelServer, model_env: dict[str, str]
+) -> None:
+    base = McpStdioSkill(name="@perstack/base", command="npx", pick=("addSkill",))
+    cli.write("perstack.toml", solo(base))
+    said = {name: cli.workspace / f"{name}.calls" for name in ("one", "two")}
+
+    def adding(name: str) -> Call:
+        skill = hostile(f"--tell={said[name]}")
+        definition = {"type": "mcpStdioSkill", "command": skill.command, "args": list(skill.args), "pick": ["echo"]}
+        return call("addSkill", name=name, **definition)
+
+    model.script = steps(
+        [adding("one"), adding("two")], [call("echo", text="for one"), call("two_echo", text="for two")]
+    )
+    result = await cli.run("run", "solo", "go", env=model_env)
+    assert result.code == 0, result.stderr
+    assert offered(model.requests[1]) == ["addSkill", "echo", "two_echo"]
+    assert [text_of(one) for one in model.requests[2].results] == ["for one", "for two"]
+    assert {name: path.read_text().count("call echo") for name, path in said.items()} == {"one": 1, "two": 1}
 
 
 @pytest.mark.requirement("built-in.dynamic")
@@ -465,6 +489,43 @@ instruction = "You are helper."
     assert len(runs) == len(set(runs)) == 2
 
 
+@pytest.mark.requirement("runtime.skill-manager")
+@pytest.mark.parametrize("end", ["step limit", "cancelled"])
+async def test_the_skills_of_a_run_that_ends_unheard_end_soon_after_while_the_worker_goes_on(
+    cli: Cli, model: ModelServer, model_env: dict[str, str], signal: Signal, end: str
+) -> None:
+    cli.write("perstack.toml", solo(hostile(f"--tell={signal.path}")))
+    model.script = steps([call("echo" if end == "step limit" else "hang", text="hello")])
+    queue = f"skills-of-{end.partition(' ')[0]}"
+    async with cli.running("worker", "--task-queue", queue, env=model_env) as worker:
+        job = ("run", "solo", "go", "--task-queue", queue, "--max-steps", "1")
+        async with cli.running(*job, env=model_env) as running:
+            if end == "cancelled":
+                await heard(signal, "call hang")
+                job_id = live(running, "initializeRuntime")[0]["jobId"]
+                assert (await cli.run("cancel", job_id, env=model_env)).code == 0
+            result = await cli.finished(running)
+        assert result.code == (5 if end == "step limit" else 7), result.stderr
+        await heard(signal, "stdin closed")
+        worker.interrupt()
+        await cli.finished(worker, seconds=20)
+
+
+@pytest.mark.requirement("runtime.skill-manager")
+async def test_the_skills_of_a_run_that_failed_end_with_it_while_the_worker_goes_on(
+    cli: Cli, model: ModelServer, model_env: dict[str, str], signal: Signal
+) -> None:
+    cli.write("perstack.toml", solo(hostile(f"--tell={signal.path}")))
+    model.script = steps([call("echo", text="hello")], Answer(status=400, message="that was too much"))
+    async with cli.running("worker", "--task-queue", "skills-of-failed", env=model_env) as worker:
+        result = await cli.run("run", "solo", "go", "--task-queue", "skills-of-failed", env=model_env)
+        assert result.code == 1, result.stderr
+        assert result.of_type("stopRunByError")
+        await heard(signal, "stdin closed")
+        worker.interrupt()
+        await cli.finished(worker, seconds=20)
+
+
 @pytest.mark.parametrize("tool", ["hang", "freeze", "breed"])
 async def test_ctrl_c_ends_a_skill_whatever_it_is_doing(
     cli: Cli, model: ModelServer, model_env: dict[str, str], signal: Signal, tool: str
@@ -481,22 +542,23 @@ async def test_ctrl_c_ends_a_skill_whatever_it_is_doing(
 
 
 @pytest.mark.requirement("ours.survives-kill")
+@pytest.mark.parametrize("tool", ["hang", "freeze"])
 async def test_a_skill_ends_with_a_killed_command_and_starts_again_when_the_job_is_resumed(
-    cli: Cli, model: ModelServer, model_env: dict[str, str], signal: Signal, server_data: DataFolder
+    cli: Cli, model: ModelServer, model_env: dict[str, str], signal: Signal, tool: str
 ) -> None:
     cli.write("perstack.toml", solo(hostile(f"--tell={signal.path}")))
-    model.script = steps([call("hang")], [call("echo", text="again")])
+    model.script = steps([call(tool)], [call("echo", text="again")])
     async with cli.running("run", "solo", "go", env=model_env) as running:
-        await heard(signal, "call hang")
+        await heard(signal, f"call {tool}")
         job = live(running, "initializeRuntime")[0]["jobId"]
         running.kill_group()
         await running.process.wait()
-        await all_gone(Path(cli.env["HOME"]), but=server_data.root, named="hostile.py")
+        await all_gone(cli.env["HOME"], named="hostile.py")
     resumed = await cli.run("resume", job, env=model_env)
     assert resumed.code == 0, resumed.stderr
     lost, echoed = (request.results[0] for request in model.requests[1:3])
     assert lost["is_error"]
-    assert "The worker that ran hang was lost" in text_of(lost)
+    assert f"The worker that ran {tool} was lost" in text_of(lost)
     assert text_of(echoed) == "again"
 
 

@@ -1,8 +1,9 @@
 """Which variables reach commands and skills."""
 
 import pytest
-from perstack.activities.skills.environment import exec_environment, is_protected, skill_environment
+from perstack.activities.skills.environment import exec_environment, skill_environment
 from perstack.core.failures import UsageError
+from perstack.definitions.protected import is_protected
 
 HOST = {
     "PATH": "/bin",

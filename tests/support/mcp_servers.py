@@ -17,6 +17,7 @@ from perstack.core.expert import McpSseSkill, McpStdioSkill
 from perstack.core.messages import TextPart
 from perstack.core.tools import ToolOutcome
 
+from .leftovers import processes_of
 from .skills import WAIT_SECONDS
 
 _TESTS = Path(__file__).parent.parent
@@ -109,18 +110,7 @@ async def call(skill: McpSkill, tool: str, timeout_seconds: float = CALL_SECONDS
 
 def leftovers(home: str) -> list[str]:
     """Processes whose home folder is `home`, and TCP connections that this process still holds."""
-    marker = f"HOME={home}".encode()
-    found: list[str] = []
-    for name in os.listdir("/proc"):
-        if name.isdigit() and int(name) != os.getpid():
-            try:
-                environment = Path(f"/proc/{name}/environ").read_bytes().split(b"\0")
-                command = Path(f"/proc/{name}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            except OSError:
-                continue
-            if marker in environment:
-                found.append(f"process {name}: {command}")
-    return [*found, *_own_connections()]
+    return [*processes_of(home), *_own_connections()]
 
 
 def _own_connections() -> list[str]:

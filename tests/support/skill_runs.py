@@ -4,11 +4,11 @@ import asyncio
 import json
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from perstack.core.expert import McpSseSkill, McpStdioSkill
 
+from .leftovers import processes_of
 from .model_server import Answer, Call, Request
 
 LIVE_ONLY = frozenset(
@@ -54,30 +54,12 @@ def text_of(result: dict[str, Any]) -> str:
     return content if isinstance(content, str) else "".join(block.get("text", "") for block in content)
 
 
-def processes_of(home: Path, *, but: Path, named: str = "") -> dict[int, str]:
-    """The command lines, with `named` in them, of processes whose home folder is `home`.
-
-    The Temporal server that keeps its data in `but` is left out: all tests share it.
-    """
-    marker = f"HOME={home}".encode()
-    found: dict[int, str] = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit() and int(name) != os.getpid():
-            try:
-                environment = Path(f"/proc/{name}/environ").read_bytes().split(b"\0")
-                command = Path(f"/proc/{name}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            except OSError:
-                continue
-            if marker in environment and named in command and str(but) not in command:
-                found[int(name)] = command
-    return found
-
-
-async def all_gone(home: Path, *, but: Path, named: str = "", seconds: float = 20) -> None:
-    """Wait until there is no such process any more."""
+async def all_gone(home: str, *, named: str, seconds: float = 20) -> None:
+    """Wait until of the processes whose home folder is `home` those with `named` in their command have ended."""
     async with asyncio.timeout(seconds):
-        for pid in processes_of(home, but=but, named=named):
-            await _gone(pid)
+        for line in processes_of(home):
+            if named in line:
+                await _gone(int(line.removeprefix("process ").partition(":")[0]))
 
 
 async def _gone(pid: int) -> None:

@@ -583,6 +583,7 @@ def test_the_api_base_url_must_use_https() -> None:
         ),
         ("packageName = 'p'", "Skill x has no command"),
         ("command = ' '\npackageName = 'p'", "Skill x has no command"),
+        ("command = 'npx'\nargs = ['p']\nrequiredEnv = ['ld_preload']", "ld_preload cannot be required"),
         ("command = 'npx'\nargs = ['p']\nrequiredEnv = ['A B']", "'A B' is not the name of an environment variable"),
     ],
 )

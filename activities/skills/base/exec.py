@@ -8,7 +8,8 @@ import signal
 from collections.abc import Mapping
 from typing import Any, Literal, cast
 
-from ..environment import exec_environment, is_protected
+from ....definitions.protected import is_protected
+from ..environment import exec_environment
 from ..results import ToolFailure
 from .processes import MARKER, end_processes, end_strays, kill_group
 from .workspace import Workspace
@@ -98,6 +99,11 @@ class Commands:
         self._token = secrets.token_hex(16)
         self._count = 0
         self._running: dict[asyncio.Task[dict[str, Any]], asyncio.Future[None]] = {}
+
+    @property
+    def has_run(self) -> bool:
+        """Whether there was any command yet."""
+        return self._count > 0
 
     async def run(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """Run one command to its end, its timeout or our cancellation.

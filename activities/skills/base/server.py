@@ -65,6 +65,11 @@ class BaseSkill:
         self._connection = Connection(Client(server, cache=None))
         self._specs: tuple[ToolSpec, ...] | None = None
 
+    @property
+    def has_run_programs(self) -> bool:
+        """Whether a command was run, which may have left something in the background."""
+        return self._commands.has_run
+
     async def start(self) -> SkillStart:
         """Connect and list the tools."""
         begun = time.perf_counter()

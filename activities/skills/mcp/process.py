@@ -5,8 +5,11 @@ and leaves the size of lines and the amount of stderr to the server; hence a tra
 """
 
 import asyncio
+import errno
 import logging
+import os
 import secrets
+import shutil
 import signal
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
@@ -20,6 +23,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from mcp import Client
 from mcp.shared.message import SessionMessage
 
+from ....client.tether import tethered
 from ....core.failures import SkillError
 from ..base.processes import MARKER, end_processes, kill_group
 from .lenient import with_readable_schemas
@@ -189,8 +193,10 @@ class ServerProcess(asyncio.SubprocessProtocol):
         if not self._cwd.is_dir():
             raise SkillError(f"There is no folder {self._cwd} to start {program} in.")
         try:
+            # A server that heeds neither a closed stdin nor SIGTERM must not outlive a worker that is killed.
+            argv = tethered(self._program(), *self._argv[1:], by=signal.SIGKILL)
             transport, _ = await loop.subprocess_exec(
-                lambda: self, *self._argv, env=self._env, cwd=self._cwd, start_new_session=True
+                lambda: self, *argv, env=self._env, cwd=self._cwd, start_new_session=True
             )
         except FileNotFoundError:
             raise SkillError(f"There is no program {program!r}.", hint=f"Install {program}, or correct it.") from None
@@ -204,6 +210,25 @@ class ServerProcess(asyncio.SubprocessProtocol):
         self._stdout.set_transport(stdout)
         self.spawn_ms = (loop.time() - begun) * 1000
         return transport
+
+    def _program(self) -> str:
+        """The path of the program, found as the system would find it.
+
+        Raises:
+            FileNotFoundError, PermissionError: as the system would.
+        """
+        name = self._argv[0]
+        if "/" not in name:
+            found = shutil.which(name, path=self._env.get("PATH", os.defpath))
+            if found is None:
+                raise FileNotFoundError(name)
+            return os.path.abspath(found)
+        path = os.path.join(self._cwd, name)
+        if not os.path.exists(path):
+            raise FileNotFoundError(name)
+        if os.path.isdir(path) or not os.access(path, os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return path
 
     async def _stop(self, transport: asyncio.SubprocessTransport) -> None:
         """Close stdin, wait, then end whatever is left of the process and its descendants."""
