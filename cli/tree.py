@@ -1,7 +1,7 @@
 """The runs of a job as lines of text: who called whom, how it ended, what it cost."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ..core.checkpoint import CheckpointStatus
@@ -9,6 +9,7 @@ from ..core.usage import NO_USAGE, Usage
 
 if TYPE_CHECKING:
     from ..client.history import RunReader
+    from ..core.expert import ModelChoice
     from ..core.fold import Fold
 
 _GLYPHS: dict[CheckpointStatus, str] = {
@@ -48,6 +49,18 @@ def job_tree(readers: "Iterable[RunReader]") -> list[str]:
     for root in (path for path in runs if path[:-1] not in children or not path):
         visit(root, "", "")
     return _aligned(rows)
+
+
+def own_usages(readers: "Iterable[RunReader]") -> Iterator[tuple["ModelChoice", Usage]]:
+    """What each run used itself, with its model."""
+    runs = {reader.fold.start.path: (reader, reader.fold) for reader in readers if reader.fold is not None}
+    for path, (_, fold) in runs.items():
+        reported = [
+            child.state.checkpoint.usage
+            for other, (reader, child) in runs.items()
+            if other and other[:-1] == path and reader.has_reported
+        ]
+        yield fold.start.expert.model, _own_usage(fold.state.checkpoint.usage, reported)
 
 
 def usage_text(usage: Usage) -> str:

@@ -1,5 +1,6 @@
 """Context windows and output limits of models: our own tables first, then the bundled price data."""
 
+from decimal import Decimal
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -7,6 +8,7 @@ from ..core.expert import ProviderName
 from ..core.models import known_context_window
 from ..core.profiles.claude import claude_output_limit
 from ..core.profiles.providers import PROVIDERS
+from ..core.usage import Usage
 
 
 class PricedModel(NamedTuple):
@@ -40,6 +42,28 @@ def context_window(provider: ProviderName, model: str) -> int | None:
         return known
     entry = priced_model(provider, model)
     return entry.context_window if entry else None
+
+
+def price(provider: ProviderName, model: str, usage: Usage) -> Decimal | None:
+    """What the tokens cost by the provider's list, in US dollars; `None` when nobody knows the model's price.
+
+    Tokens that were newly cached are counted as plain input: no API's usage keeps them apart in ours.
+    """
+    entry = priced_model(provider, model)
+    if entry is None:
+        return None
+    import genai_prices
+
+    counted = genai_prices.Usage(
+        input_tokens=usage.input_tokens,
+        cache_read_tokens=usage.cached_input_tokens,
+        output_tokens=usage.output_tokens,
+    )
+    try:
+        found = genai_prices.calc_price(counted, entry.model, provider_id=PROVIDERS[provider].price_id)
+    except LookupError:
+        return None
+    return found.total_price
 
 
 def max_output_tokens(provider: ProviderName, model: str) -> int | None:

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ...core.checkpoint import Job
@@ -20,10 +21,11 @@ from ...core.events import (
 )
 from ...core.messages import TextPart, UserMessage
 from ...core.tools import ToolResult
+from ...definitions.prices import price
 from ..diagnostics import ExitCode
 from ..lifecycle import run_command
 from ..output import EventEncoder, write_bytes, write_line
-from ..tree import fitting, job_tree
+from ..tree import fitting, job_tree, own_usages
 
 if TYPE_CHECKING:
     from ...client.follow import JobFollower
@@ -54,7 +56,7 @@ def _print(follower: "JobFollower", events: list[Event], *, is_json: bool, is_ca
     elif is_json:
         write_bytes(_json(follower.job(), events))
     else:
-        for line in _text(follower.job(), job_tree(follower.readers.values()), events):
+        for line in _text(follower.job(), job_tree(follower.readers.values()), _cost(follower), events):
             write_line(fitting(line, sys.stdout.encoding))
 
 
@@ -79,7 +81,7 @@ def _summary(events: Sequence[Event]) -> dict[str, Any]:
     return summary
 
 
-def _text(job: Job, tree: Sequence[str], events: Sequence[Event]) -> list[str]:
+def _text(job: Job, tree: Sequence[str], cost: str, events: Sequence[Event]) -> list[str]:
     lines = [
         f"Job: {job.id} ({job.status})",
         f"Expert: {job.coordinator_expert_key}",
@@ -90,6 +92,7 @@ def _text(job: Job, tree: Sequence[str], events: Sequence[Event]) -> list[str]:
         lines.append(f"Finished: {_time(job.finished_at, '%Y-%m-%d %H:%M:%S')}")
     usage = job.usage
     lines.append(f"Tokens: {usage.input_tokens} in ({usage.cached_input_tokens} cached), {usage.output_tokens} out")
+    lines.append(f"Cost: {cost}")
     lines.extend(("Runs:", *tree, "Events:", RULE))
     for event in events:
         place = f"[Step {event.step_number}] " if isinstance(event, RunBase) else ""
@@ -98,6 +101,23 @@ def _text(job: Job, tree: Sequence[str], events: Sequence[Event]) -> list[str]:
         lines.extend(f"  {detail}" for detail in _details(event))
     lines.append(RULE)
     return lines
+
+
+def _cost(follower: "JobFollower") -> str:
+    """By the providers' price lists; a price that nobody knows is never taken for nothing."""
+    total, unknown = Decimal(0), set[str]()
+    for model, usage in own_usages(follower.readers.values()):
+        if not usage.total_tokens and not usage.input_tokens:
+            continue
+        known = price(model.provider, model.model, usage)
+        if known is None:
+            unknown.add(model.model)
+        else:
+            total += known
+    about = f"about ${total:.4f} by list prices"
+    if not unknown:
+        return about
+    return f"{about if total else 'unknown'}; no price is known for {', '.join(sorted(unknown))}"
 
 
 def _details(event: Event) -> list[str]:

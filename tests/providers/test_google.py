@@ -32,7 +32,7 @@ from perstack.core.messages import (
 from perstack.core.run import FinishReason, Generation
 from perstack.core.tools import ToolSpec
 from perstack.core.usage import Usage
-from support.google import FLASH, FLASH_2_5, credentials, gemini, token_server, vertex
+from support.google_requests import FLASH, FLASH_2_5, credentials, gemini, token_server, vertex
 from support.model_requests import (
     API_KEY,
     Heard,

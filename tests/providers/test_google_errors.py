@@ -16,7 +16,7 @@ from perstack.core.failures import CredentialError
 from perstack.core.messages import TextPart
 from perstack.core.usage import Usage
 from support.certificates import untrusted
-from support.google import FLASH, credentials, gemini, token_server, vertex
+from support.google_requests import FLASH, credentials, gemini, token_server, vertex
 from support.model_requests import API_KEY, Heard, request
 from support.model_server import Answer, Json, ModelServer, Script
 

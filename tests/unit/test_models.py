@@ -18,7 +18,8 @@ from perstack.core.models import (
 )
 from perstack.core.profiles.claude import claude_capabilities
 from perstack.core.profiles.providers import CHECKED_ON, PROVIDERS
-from perstack.definitions.prices import context_window, max_output_tokens, priced_model
+from perstack.core.usage import Usage
+from perstack.definitions.prices import context_window, max_output_tokens, price, priced_model
 
 TIER_MODELS = [
     pytest.param(provider, tier, entry, id=f"{provider}-{tier}")
@@ -202,3 +203,22 @@ def test_limits_come_from_our_tables_or_the_price_data(
 ) -> None:
     assert context_window(provider, model) == window
     assert max_output_tokens(provider, model) == output
+
+
+def test_tokens_cost_what_the_price_list_says_and_cached_ones_less() -> None:
+    plain = Usage(input_tokens=1_000_000, output_tokens=1000, total_tokens=1_001_000)
+    cached = Usage(input_tokens=1_000_000, output_tokens=1000, total_tokens=1_001_000, cached_input_tokens=900_000)
+    for provider in ("anthropic", "openai", "google", "deepseek"):
+        model = tier_model(provider, "low")
+        assert model is not None
+        whole, less = price(provider, model, plain), price(provider, model, cached)
+        assert whole is not None
+        assert less is not None
+        assert 0 < less < whole
+
+
+@pytest.mark.parametrize(
+    ("provider", "model"), [("ollama", "gpt-oss:20b"), ("anthropic", "claude-none"), ("nobody", "x")]
+)
+def test_a_price_that_nobody_knows_is_unknown_and_never_nothing(provider: str, model: str) -> None:
+    assert price(provider, model, Usage(input_tokens=1000, total_tokens=1000)) is None
