@@ -58,6 +58,7 @@ def cli(cli_env: dict[str, str], tmp_path: Path) -> Iterator[Cli]:
     workspace.mkdir()
     yield Cli(workspace, cli_env)
     assert left_by(cli_env["HOME"]) == []
+    assert list(Path(cli_env["TMPDIR"]).iterdir()) == []
 
 
 @pytest.fixture

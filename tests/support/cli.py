@@ -15,11 +15,19 @@ PROGRAM = Path(sys.executable).with_name("perstack")
 LONGEST_SECONDS = 90.0
 
 
+def temporary_folder(home: Path) -> Path:
+    """Where commands with this home folder make their temporary files."""
+    folder = home / "tmp"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 def command_env(*, data: Path, temporal: Path, home: Path) -> dict[str, str]:
     """The whole environment of a command: nothing of the developer's own."""
     return {
         "PATH": os.environ["PATH"],
         "HOME": str(home),
+        "TMPDIR": str(temporary_folder(home)),
         "LANG": "C.UTF-8",
         "PERSTACK_DATA_DIR": str(data),
         "PERSTACK_TEMPORAL_CLI": str(temporal),
