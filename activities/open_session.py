@@ -6,6 +6,7 @@ from pathlib import Path
 
 from temporalio import activity
 
+from ..client.locations import HIDDEN_FOLDER, WORKSPACE_MARKER
 from ..core.failures import Failure, WorkspaceError
 from ..core.prompts import Environment, render_instruction
 from ..core.run import RunInput, SessionReport
@@ -16,8 +17,6 @@ from .boundary import failures_translated, heartbeating, to_application_error, w
 from .session import RunSession, calling_run
 from .sessions import Sessions
 
-HIDDEN_FOLDER = "perstack"
-_MARKER = "workspace-id"
 LEAVING_RETRY_SECONDS = 0.1
 
 
@@ -83,7 +82,7 @@ def workspace_marker(workspace: str, *, expected: str | None) -> str:
         WorkspaceError: the workspace cannot be written.
     """
     folder = Path(workspace)
-    marker = folder / HIDDEN_FOLDER / _MARKER
+    marker = folder / HIDDEN_FOLDER / WORKSPACE_MARKER
     found = marker.read_text().strip() if marker.is_file() else None
     if not folder.is_dir() or (expected is not None and found != expected):
         missing = f"This worker has no workspace {workspace}" + (f" with id {expected}." if expected else ".")

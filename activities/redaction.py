@@ -16,19 +16,14 @@ from urllib.parse import quote, quote_plus, unquote, urlsplit
 from pydantic import TypeAdapter
 
 from ..core.messages import ExpertPart, ResultPart, TextPart
-from ..core.profiles.providers import PROVIDERS
 from ..core.run import Generation
 from ..core.tools import StateChange, ToolOutcome
+from ..definitions.checks import SECRET_VARIABLES
 from .skills.environment import is_safe
 
 MASK = "***"
 SHORTEST_SECRET = 8
 """Characters; a shorter value is no secret, and would tear words apart."""
-CREDENTIALS = frozenset(name for profile in PROVIDERS.values() for name in profile.credentials) | {
-    "ANTHROPIC_AUTH_TOKEN",
-    "PERSTACK_API_KEY",
-}
-"""Variables that are secret wherever they come from."""
 _LONG_LINE = 32
 _CHANGES: TypeAdapter[StateChange] = TypeAdapter(StateChange)
 # Letters by how seldom English, code and JSON have them; the earlier ones make a search faster.
@@ -40,7 +35,7 @@ def secrets_of_run(
     host_env: Mapping[str, str],
     *,
     required_env: Iterable[str] = (),
-    credentials: Iterable[str] = CREDENTIALS,
+    credentials: Iterable[str] = SECRET_VARIABLES,
     workspace: str = "",
 ) -> frozenset[str]:
     """The values that must never leave the worker: credentials, what skills require, and all of the env files.

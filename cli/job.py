@@ -148,13 +148,7 @@ async def resume_job(job_id: str, *, address: str | None, writer: EventWriter) -
             await _require_worker(connection.jobs, view.task_queue)
             lock.release()
             return await _follow(connection, view.execution, writer, interruption, None)
-        _require_workspace(view)
-        _require_storage(view, connection)
-        if view.start.settings.cassette is None:
-            warm_up(view.start.expert.model.provider)
-        await take_over(connection.client, view.execution)
-        feed = Feed()
-        async with _embedded_worker(connection, view.task_queue, feed):
+        async with _worker_in_place(connection, view) as feed:
             _announce(connection, view.execution)
             return await _follow(connection, view.execution, writer, interruption, feed)
 
@@ -178,13 +172,7 @@ async def respond_job(
             return ExitCode.COMPLETED
         # Before a worker of ours, and its imports, somebody has to want it.
         await connection.jobs.open_question(view, call_id)
-        _require_workspace(view)
-        _require_storage(view, connection)
-        if view.start.settings.cassette is None:
-            warm_up(view.start.expert.model.provider)
-        await take_over(connection.client, view.execution)
-        feed = Feed()
-        async with _embedded_worker(connection, view.task_queue, feed):
+        async with _worker_in_place(connection, view) as feed:
             since = time.time_ns() // 1_000_000
             question = await connection.jobs.respond(view, call_id, text)
             say(f"answered {question.tool_name} (call {question.id})")
@@ -298,6 +286,19 @@ def _outcome(connection: Connection, execution: Execution, follower: JobFollower
     places = (f"perstack log --job {execution.workflow_id}", *([link] if link else ()))
     say(" · ".join((usage_text(follower.job().usage), *places)))
     return exit_code_of_run(result.status, result.failure.name if result.failure else None)
+
+
+@asynccontextmanager
+async def _worker_in_place(connection: Connection, view: JobView) -> AsyncGenerator[Feed]:
+    """A worker of ours in place of a job's dead one, if this machine has what the job needs."""
+    _require_workspace(view)
+    _require_storage(view, connection)
+    if view.start.settings.cassette is None:
+        warm_up(view.start.expert.model.provider)
+    await take_over(connection.client, view.execution)
+    feed = Feed()
+    async with _embedded_worker(connection, view.task_queue, feed):
+        yield feed
 
 
 @asynccontextmanager

@@ -17,12 +17,6 @@ _HOLE = "\u241fmessages\u241f"
 add up and the event is encoded the slow way."""
 
 
-def print_line(text: str) -> None:
-    """One line of data that is no event."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-
-
 class EventEncoder:
     """Events → JSON. A run's messages stand in three events of each step; they are encoded only once."""
 

@@ -27,21 +27,23 @@ _ASCII = str.maketrans(
 _MAX_ERROR = 160
 
 Path = tuple[str, ...]
+Runs = dict[Path, tuple["RunReader", "Fold"]]
+"""By the calls from the root down."""
 
 
 def job_tree(readers: "Iterable[RunReader]") -> list[str]:
     """One line per run, delegates below their caller in the order of its calls; tokens are the run's own."""
-    runs = {reader.fold.start.path: (reader, reader.fold) for reader in readers if reader.fold is not None}
+    runs = _by_path(readers)
     children: dict[Path, list[Path]] = {path: [] for path in runs}
     for path in sorted(runs, key=_place):
         if path and path[:-1] in children:
             children[path[:-1]].append(path)
+    own = _own_usages(runs)
     rows: list[tuple[str, ...]] = []
 
     def visit(path: Path, lead: str, indent: str) -> None:
         reader, fold = runs[path]
-        reported = [runs[child][1].state.checkpoint.usage for child in children[path] if runs[child][0].has_reported]
-        rows.append((f"{lead}{_glyph(reader, fold)} {fold.start.expert_key}", *_cells(reader, fold, reported)))
+        rows.append((f"{lead}{_glyph(reader, fold)} {fold.start.expert_key}", *_cells(reader, fold, own[path])))
         for child in children[path]:
             is_last = child == children[path][-1]
             visit(child, indent + ("└ " if is_last else "├ "), indent + ("  " if is_last else "│ "))
@@ -53,14 +55,9 @@ def job_tree(readers: "Iterable[RunReader]") -> list[str]:
 
 def own_usages(readers: "Iterable[RunReader]") -> Iterator[tuple["ModelChoice", Usage]]:
     """What each run used itself, with its model."""
-    runs = {reader.fold.start.path: (reader, reader.fold) for reader in readers if reader.fold is not None}
-    for path, (_, fold) in runs.items():
-        reported = [
-            child.state.checkpoint.usage
-            for other, (reader, child) in runs.items()
-            if other and other[:-1] == path and reader.has_reported
-        ]
-        yield fold.start.expert.model, _own_usage(fold.state.checkpoint.usage, reported)
+    runs = _by_path(readers)
+    for path, own in _own_usages(runs).items():
+        yield runs[path][1].start.expert.model, own
 
 
 def usage_text(usage: Usage) -> str:
@@ -88,9 +85,8 @@ def _glyph(reader: "RunReader", fold: "Fold") -> str:
     return _GLYPHS.get(fold.state.checkpoint.status, _RUNNING)
 
 
-def _cells(reader: "RunReader", fold: "Fold", reported: Iterable[Usage]) -> tuple[str, ...]:
+def _cells(reader: "RunReader", fold: "Fold", own: Usage) -> tuple[str, ...]:
     state = fold.state
-    own = _own_usage(state.checkpoint.usage, reported)
     fullness = state.checkpoint.context_window_usage
     return (
         fold.start.expert.model.model,
@@ -103,9 +99,20 @@ def _cells(reader: "RunReader", fold: "Fold", reported: Iterable[Usage]) -> tupl
     )
 
 
-def _own_usage(total: Usage, reported: Iterable[Usage]) -> Usage:
-    """What a run used itself: its checkpoint counts the delegates that reported."""
-    delegates = sum(reported, NO_USAGE)
+def _by_path(readers: "Iterable[RunReader]") -> Runs:
+    return {reader.fold.start.path: (reader, reader.fold) for reader in readers if reader.fold is not None}
+
+
+def _own_usages(runs: Runs) -> dict[Path, Usage]:
+    """What each run used itself: its checkpoint counts the delegates that reported."""
+    delegates = dict.fromkeys(runs, NO_USAGE)
+    for path, (reader, fold) in runs.items():
+        if path and path[:-1] in delegates and reader.has_reported:
+            delegates[path[:-1]] += fold.state.checkpoint.usage
+    return {path: _less(fold.state.checkpoint.usage, delegates[path]) for path, (_, fold) in runs.items()}
+
+
+def _less(total: Usage, delegates: Usage) -> Usage:
     return Usage(
         input_tokens=max(0, total.input_tokens - delegates.input_tokens),
         output_tokens=max(0, total.output_tokens - delegates.output_tokens),

@@ -10,6 +10,12 @@ import platformdirs
 SANDBOX_ROOT = Path("/workspace/perstack")
 
 
+HIDDEN_FOLDER = "perstack"
+"""In a workspace: ours, out of reach of every tool."""
+WORKSPACE_MARKER = "workspace-id"
+"""In the hidden folder: the file by which a job knows its workspace again."""
+
+
 @dataclass(frozen=True)
 class DataFolder:
     """The folder that holds one user's embedded server, large payloads and locks."""

@@ -68,11 +68,6 @@ def is_public_address(address: str | Address) -> bool:
     return address in _GLOBAL_IPV6 and address.is_global and not any(address in network for network in _SPECIAL_IPV6)
 
 
-def is_private_host(host: str) -> bool:
-    """Whether a host is not public by its spelling; the opposite of `is_public_address`."""
-    return not is_public_address(host)
-
-
 def plain_host(host: str) -> str:
     """`host` in the one form that is compared: compatibility forms, case, brackets and the root's dot are gone."""
     name = unicodedata.normalize("NFKC", host.translate(_DOTS)).lower()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ... import __version__
-from ...client.locations import DataFolder
+from ...client.locations import HIDDEN_FOLDER, WORKSPACE_MARKER, DataFolder
 from ...core.failures import PerstackError, StorageError, WorkspaceError
 from ...definitions.hosts import ALLOW_VARIABLE, allowed_endpoints
 from ...settings import seconds_setting
@@ -18,8 +18,6 @@ LOW_BYTES = 1024**3
 """Free space below which a warning is due."""
 LEAST_BYTES = 64 * 1024**2
 """Free space below which a single payload may not fit."""
-HIDDEN_FOLDER = "perstack"
-_MARKER = "workspace-id"
 _SECONDS = {"PERSTACK_SERVER_IDLE": 900.0, "PERSTACK_WORKER_WAIT": 10.0}
 
 
@@ -58,8 +56,8 @@ def workspace_checks(folder: Path) -> Iterator[Check]:
     yield space_check(label, str(folder), space)
     hidden = folder / HIDDEN_FOLDER
     try:
-        if (hidden / _MARKER).is_file():
-            (hidden / _MARKER).read_text()
+        if (hidden / WORKSPACE_MARKER).is_file():
+            (hidden / WORKSPACE_MARKER).read_text()
         elif os.path.lexists(hidden):
             write_probe(hidden)
     except (OSError, UnicodeDecodeError) as error:

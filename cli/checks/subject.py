@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...activities.redaction import CREDENTIALS, Redactor, secrets_of_run
+from ...activities.redaction import Redactor, secrets_of_run
 from ...core.expert import McpStdioSkill, ProviderName
 from ...core.failures import PerstackError
 from ...core.profiles.providers import PROVIDERS
 from ...core.run import RUNTIME_LEVEL
+from ...definitions.checks import SECRET_VARIABLES
 from ...definitions.environment import DEFAULT_ENV_PATHS, read_env
 from ...definitions.hosts import AllowedEndpoints, allowed_endpoints
 from ...definitions.load import BUILTIN_EXPERT, LoadedConfig, find_config, load_config
@@ -74,7 +75,7 @@ class Subject:
                 {name: value for name, value in file.values.items() if name not in _SHOWN},
                 os.environ,
                 required_env=required,
-                credentials=CREDENTIALS | {"TEMPORAL_API_KEY"},
+                credentials=SECRET_VARIABLES | {"TEMPORAL_API_KEY"},
                 workspace=str(self.workspace),
             )
         return Redactor(secrets)

@@ -13,7 +13,7 @@ from ...definitions.resolve import LocalExperts, local_experts
 from ..advice import domains_advice, name_advice, pick_advice
 from ..diagnostics import ExitCode, warn
 from ..lifecycle import run_command
-from ..output import print_line
+from ..output import write_line
 
 
 def install(config: str | None, *, env_paths: tuple[str, ...]) -> NoReturn:
@@ -21,8 +21,8 @@ def install(config: str | None, *, env_paths: tuple[str, ...]) -> NoReturn:
 
     async def command() -> ExitCode:
         loaded, local = _read(config, env_paths)
-        print_line("Resolving experts...")
-        print_line(f"Found {len(local.experts)} expert(s)")
+        write_line("Resolving experts...")
+        write_line(f"Found {len(local.experts)} expert(s)")
         locked = await _lock(loaded, local)
         assert loaded.directory is not None
         path = loaded.directory / LOCK_NAME
@@ -30,7 +30,7 @@ def install(config: str | None, *, env_paths: tuple[str, ...]) -> NoReturn:
             write_lockfile(path, new_lockfile(Path(loaded.source).name, locked))
         except OSError as error:
             raise WorkspaceError(f"{path} cannot be written: {error.strerror or error}.") from error
-        print_line(f"Generated {path}")
+        write_line(f"Generated {path}")
         return ExitCode.COMPLETED
 
     run_command(command)
@@ -58,7 +58,7 @@ async def _lock(loaded: LoadedConfig, local: LocalExperts) -> list[LockedExpert]
     asked: dict[str, SkillListing] = {}
     locked: list[LockedExpert] = []
     for key, expert in local.experts.items():
-        print_line(f"Collecting tool definitions for {key}...")
+        write_line(f"Collecting tool definitions for {key}...")
         base, people = known_tools(expert)
         tools = list(base)
         for skill in mcp_skills(expert):
@@ -74,7 +74,7 @@ async def _lock(loaded: LoadedConfig, local: LocalExperts) -> list[LockedExpert]
         for sentence in name_advice([*tools, *people]):
             warn(f"{key}: {sentence}")
         tools += people
-        print_line(f"  Found {len(tools)} tool(s)")
+        write_line(f"  Found {len(tools)} tool(s)")
         locked.append(locked_expert(expert, tools))
     return locked
 

@@ -210,9 +210,10 @@ def refuse_unbuilt_options(given: dict[str, object]) -> None:
         error = UsageError("--resume-from requires --continue-job")
     else:
         error = UsageError(
-            f"{', '.join(wanted)}: continuing and answering jobs is not built yet.",
+            f"{', '.join(wanted)}: continuing a job with a new query is not built yet.",
             code="usage.not_built",
-            hint="A parked or interrupted job goes on with `perstack resume JOB`.",
+            hint="A parked or interrupted job goes on with `perstack resume JOB`, one that asks a person with "
+            "`perstack respond JOB TEXT`.",
         )
     show_error(error)
     leave(ExitCode.USAGE)

@@ -12,7 +12,7 @@ import pytest
 from perstack.core.failures import DefinitionError, PerstackError, UsageError
 from perstack.definitions import load
 from perstack.definitions.document import dotted, key_lines
-from perstack.definitions.hosts import domain_problem, is_private_host
+from perstack.definitions.hosts import domain_problem, is_public_address
 from perstack.definitions.load import fetch_remote, load_config, load_text
 
 MINIMAL = '[experts.solo]\ninstruction = "Answer."\n'
@@ -662,7 +662,7 @@ def test_an_endpoint_is_public_and_https(endpoint: str, message: str) -> None:
     ],
 )  # fmt: skip
 def test_a_private_or_local_host_is_recognised_in_every_notation(host: str) -> None:
-    assert is_private_host(host)
+    assert not is_public_address(host)
 
 
 @pytest.mark.parametrize(
@@ -679,7 +679,7 @@ def test_a_private_or_local_host_is_recognised_in_every_notation(host: str) -> N
     ],
 )
 def test_a_public_host_is_accepted(host: str) -> None:
-    assert not is_private_host(host)
+    assert is_public_address(host)
 
 
 @pytest.mark.parametrize("pattern", ["example.com", "*.example.com", "a-b.example.co", "localhost"])

@@ -11,9 +11,9 @@ from jsonschema.exceptions import ValidationError
 
 from ....core.expert import BASE_SKILL
 from ....core.tools import ATTEMPT_COMPLETION, ToolSpec
+from ..problems import shown_problem
 
 _SHOWN_ERRORS = 5
-_SHOWN_CHARACTERS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,17 +255,9 @@ def argument_problem(name: str, args: dict[str, Any]) -> str | None:
     """What is wrong with the arguments of a call, or `None`."""
     found = cast("Iterable[ValidationError]", _validator(name).iter_errors(args))  # pyright: ignore[reportUnknownMemberType]
     errors = sorted(found, key=lambda error: error.json_path)
-    return "; ".join(_shown(error) for error in errors[:_SHOWN_ERRORS]) if errors else None
+    return "; ".join(shown_problem(error) for error in errors[:_SHOWN_ERRORS]) if errors else None
 
 
 @cache
 def _validator(name: str) -> Draft202012Validator:
     return Draft202012Validator(TOOLS[name].input_schema)
-
-
-def _shown(error: ValidationError) -> str:
-    message = error.message
-    if len(message) > _SHOWN_CHARACTERS:
-        message = message[:_SHOWN_CHARACTERS] + "…"
-    where = error.json_path.removeprefix("$").removeprefix(".")
-    return f"{where}: {message}" if where else message

@@ -8,10 +8,10 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ....client.locations import HIDDEN_FOLDER
 from ....core.failures import WorkspaceError
 from ..results import ToolFailure
 
-HIDDEN_FOLDER = "perstack"
 """The folder below the root that holds our own state; no tool may reach it."""
 MAX_LINKS = 40
 MAX_PATH_BYTES = 4096

@@ -12,6 +12,8 @@ from jsonschema.validators import extend as untyped_extend  # pyright: ignore[re
 from jsonschema.validators import validator_for
 from referencing import Registry
 
+from ..problems import SHOWN_CHARACTERS, shown_problem
+
 MAX_SCHEMA_BYTES = 128 * 1024
 """Of one tool's schema as JSON."""
 MAX_NODES = 4000
@@ -21,7 +23,6 @@ MAX_WRITTEN_OUT = 50_000
 _MAX_STEPS = 20_000
 """Keywords looked at in one check."""
 _SHOWN_ERRORS = 5
-_SHOWN_CHARACTERS = 300
 
 # Regular expressions of a stranger can take for ever, and these keywords match them outside of the counted steps.
 _UNCHECKED = frozenset({"pattern", "patternProperties", "unevaluatedProperties", "unevaluatedItems", "format"})
@@ -50,7 +51,7 @@ class ArgumentCheck:
             errors = [error for _, error in zip(range(_SHOWN_ERRORS), found, strict=False)]
         except Exception:  # what a stranger's schema makes the library raise is not to be foreseen
             return None
-        return "; ".join(_shown(error) for error in errors) if errors else None
+        return "; ".join(shown_problem(error) for error in errors) if errors else None
 
 
 def schema_problem(schema: dict[str, Any]) -> str | None:
@@ -67,7 +68,7 @@ def schema_problem(schema: dict[str, Any]) -> str | None:
         validator_class = validator_for(schema, default=Draft202012Validator)
         validator_class.check_schema(schema)
     except SchemaError as error:
-        return f"it is no JSON Schema: {error.message[:_SHOWN_CHARACTERS]}"
+        return f"it is no JSON Schema: {error.message[:SHOWN_CHARACTERS]}"
     except Exception as error:
         return f"it is no JSON Schema: {type(error).__name__}"
     return None
@@ -175,11 +176,3 @@ def _bounded_keywords(base: type[Validator]) -> dict[str, _Keyword]:
 
 def _nothing(validator: Any, value: Any, instance: Any, schema: Any) -> Iterable[ValidationError]:
     return ()
-
-
-def _shown(error: ValidationError) -> str:
-    message = error.message
-    if len(message) > _SHOWN_CHARACTERS:
-        message = message[:_SHOWN_CHARACTERS] + "…"
-    where = error.json_path.removeprefix("$").removeprefix(".")
-    return f"{where}: {message}" if where else message
