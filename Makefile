@@ -14,7 +14,7 @@ SERVERS_INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(S
 # Workers of the test run; two cores gain little from more.
 JOBS ?= 2
 
-.PHONY: help dev temporal servers demo test check fmt lint types contracts docs bench lock clean
+.PHONY: help dev temporal servers demo test check fmt lint types contracts docs bench chaos lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 12
@@ -85,6 +85,10 @@ docs: $(READY) ## write the generated parts of the documentation
 
 bench: temporal ## measure; see bench/README.md
 	$(BIN)/python -P bench/bench.py
+
+chaos: temporal ## the drills at random points; SEED=7 DRILL=cancel POINT=3 plays one again
+	@$(BIN)/python -P tests/chaos/run.py $(if $(SEED),--seed $(SEED)) $(if $(DRILL),--drill $(DRILL)) \
+		$(if $(POINT),--point $(POINT)) $(if $(POINTS),--points $(POINTS))
 
 lock: $(READY) ## resolve the dependencies anew
 	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \

@@ -17,10 +17,11 @@ from ..core.tools import (
     text_outcome,
 )
 from ..workflows.contracts import CALL_TOOL, CallAnswer, CallRequest
-from .boundary import failures_translated, heartbeating, worker_leaving
+from .boundary import Heartbeats, failures_translated, time_limit_seconds, within, worker_leaving
 from .providers.base import INVALID_JSON_ARGUMENT
 from .session import RunSession, calling_run
 from .sessions import Sessions
+from .settling import Settler
 
 CALL_ID_META = "perstack/call"
 """In the `_meta` of an MCP call: the same for every try of one call, so that a server can tell a repeat."""
@@ -29,8 +30,10 @@ CALL_ID_META = "perstack/call"
 class ToolCaller:
     """The activity with the worker's resources."""
 
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: Sessions, heartbeats: Heartbeats, settler: Settler) -> None:
         self._sessions = sessions
+        self._settler = settler
+        self._heartbeats = heartbeats
 
     @activity.defn(name=CALL_TOOL.name)
     async def call_tool(self, request: CallRequest) -> CallAnswer:
@@ -40,20 +43,30 @@ class ToolCaller:
             session = self._sessions.held(key, request.position)
             if session is None:
                 return CallAnswer()
-            outcome = await self._call(session, request)
-            if _is_last(session, request, outcome):
-                await self._sessions.drop(key)
-            return CallAnswer(outcome=outcome)
+            answer = CallAnswer(outcome=await self._call(session, request))
+            if not await self._settler.is_settled(answer):
+                # A local call may not wait long and gives no signs of life: asked again as a remote one, it can.
+                return CallAnswer()
+            await self._drop_if_last(session, request, answer)
+            return answer
         if self._sessions.is_draining:
             raise worker_leaving()
-        async with heartbeating(), failures_translated():
+        async with self._heartbeats.beating(), failures_translated():
             session = await self._sessions.at(key, request.position, Appendix())
-            outcome = await self._call(session, request)
-            if _is_last(session, request, outcome):
-                await self._sessions.drop(key)
-            if self._sessions.is_draining:
-                outcome = outcome.model_copy(update={"is_draining": True})
-            return CallAnswer(outcome=outcome)
+            async with within(time_limit_seconds()):
+                outcome = await self._call(session, request)
+            answer = await self._settler.settle(
+                lambda: CallAnswer(outcome=outcome.replaced(is_draining=self._sessions.is_draining))
+            )
+            await self._drop_if_last(session, request, answer)
+            return answer
+
+    async def _drop_if_last(self, session: RunSession, request: CallRequest, answer: CallAnswer) -> None:
+        """Close the session of a run that ends with this answer."""
+        name = session.calls[request.index].tool_name
+        outcome = answer.outcome
+        if name == ATTEMPT_COMPLETION and outcome and not outcome.is_error and not remaining_todos(outcome.result):
+            await self._sessions.drop(calling_run())
 
     async def _call(self, session: RunSession, request: CallRequest) -> ToolOutcome:
         known = session.outcomes.get(request.index)
@@ -94,9 +107,3 @@ class ToolCaller:
             if answer.todos is not None:
                 session.todos = answer.todos
             return answer.outcome
-
-
-def _is_last(session: RunSession, request: CallRequest, outcome: ToolOutcome) -> bool:
-    """Whether the run ends with this outcome."""
-    name = session.calls[request.index].tool_name
-    return name == ATTEMPT_COMPLETION and not outcome.is_error and not remaining_todos(outcome.result)

@@ -13,8 +13,11 @@ class Feed:
     def __init__(self) -> None:
         self._subscribers: list[Subscriber] = []
 
-    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
-        """Call `subscriber` with everything from now on; returns how to stop that."""
+    def subscribe(self, subscriber: Subscriber, generating: Callable[[], object] | None = None) -> Callable[[], None]:
+        """Call `subscriber` with everything from now on; returns how to stop that.
+
+        What `generating` tells is for sources that have to ask (`client/tail.py`); here news come by themselves.
+        """
         self._subscribers.append(subscriber)
         return lambda: self._subscribers.remove(subscriber)
 

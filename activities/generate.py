@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from ..core.deltas import Delta, FailedAttempts
+from ..core.deltas import Delta, DeltaKind, FailedAttempts
 from ..core.failures import Attempt, Failure, PerstackError
 from ..core.messages import ExpertMessage
 from ..core.run import Generation
 from ..core.usage import NO_USAGE, Usage
 from ..workflows.contracts import GENERATE, GenerateRequest, Heartbeat
-from .boundary import heartbeating, to_application_error, worker_leaving
+from .boundary import Heartbeats, failures_translated, to_application_error, worker_leaving
 from .feed import Feed
 from .providers.base import ModelRequest
 from .providers.cassette import RecordedFailure
@@ -21,9 +21,26 @@ from .providers.failures import ProviderError
 from .redaction import RedactedStream, Redactor
 from .session import RunKey, RunSession, calling_run
 from .sessions import Sessions
+from .settling import Settler
 
-TAIL_BYTES = 4096
-"""How much of the text a heartbeat carries; more than two intervals of any model."""
+TAIL_CHARACTERS = 4096
+"""How much of text, and of reasoning, a heartbeat carries; more than two intervals of any model."""
+
+
+@dataclass
+class _Said:
+    """How much an attempt has said of one kind, and the end of it."""
+
+    length: int = 0
+    tail: str = ""
+
+    @property
+    def offset(self) -> int:
+        return self.length - len(self.tail)
+
+    def take(self, text: str) -> None:
+        self.length += len(text)
+        self.tail = (self.tail + text)[-TAIL_CHARACTERS:]
 
 
 @dataclass
@@ -33,16 +50,15 @@ class _Live:
     feed: Feed
     key: RunKey
     ordinal: int
-    attempt: int
     attempts: tuple[Attempt, ...]
+    begun_at: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
     usage: Usage = NO_USAGE
     seq: int = 0
-    length: int = 0
-    tail: str = field(default="")
     redactor: Redactor = field(default_factory=lambda: Redactor(()))
     """Of the session, once there is one."""
+    _said: dict[DeltaKind, _Said] = field(default_factory=lambda: {"reasoning": _Said(), "text": _Said()})
     _stream: RedactedStream | None = None
-    _kind: str = "text"
+    _kind: DeltaKind = "text"
     """Of what is said now."""
 
     def reasoning(self, delta: str) -> None:
@@ -56,19 +72,29 @@ class _Live:
         if self._stream is not None:
             self._say(self._kind, self._stream.flush())
 
-    def _take(self, kind: str, delta: str) -> None:
+    def _take(self, kind: DeltaKind, delta: str) -> None:
         if self._stream is None or kind != self._kind:
             self.flush()
             self._stream, self._kind = self.redactor.stream(), kind
         self._say(kind, self._stream.feed(delta))
 
-    def _say(self, kind: str, delta: str) -> None:
+    def _say(self, kind: DeltaKind, delta: str) -> None:
         if not delta:
             return
-        if kind == "text":
-            self.length += len(delta)
-            self.tail = (self.tail + delta)[-TAIL_BYTES:]
-        self._publish(kind, delta)
+        said = self._said[kind]
+        self.seq += 1
+        self.feed.publish(
+            Delta(
+                workflow_id=self.key.workflow_id,
+                temporal_run_id=self.key.temporal_run_id,
+                ordinal=self.ordinal,
+                begun_at=self.begun_at,
+                kind=kind,
+                offset=said.length,
+                text=delta,
+            )
+        )
+        said.take(delta)
 
     def count(self, usage: Usage) -> None:
         self.usage = usage
@@ -80,39 +106,35 @@ class _Live:
         self.feed.publish(FailedAttempts(key.workflow_id, key.temporal_run_id, self.ordinal, self.attempts))
 
     def heartbeat(self) -> Heartbeat:
-        offset = self.length - len(self.tail)
-        return Heartbeat(attempts=self.attempts, seq=self.seq, offset=offset, tail=self.tail)
-
-    def _publish(self, kind: str, text: str) -> None:
-        self.seq += 1
-        self.feed.publish(
-            Delta(
-                workflow_id=self.key.workflow_id,
-                temporal_run_id=self.key.temporal_run_id,
-                ordinal=self.ordinal,
-                attempt=self.attempt,
-                seq=self.seq,
-                kind="reasoning" if kind == "reasoning" else "text",
-                text=text,
-            )
+        text, reasoning = self._said["text"], self._said["reasoning"]
+        return Heartbeat(
+            attempts=self.attempts,
+            begun_at=self.begun_at,
+            seq=self.seq,
+            offset=text.offset,
+            tail=text.tail,
+            reasoning_offset=reasoning.offset,
+            reasoning_tail=reasoning.tail,
         )
 
 
 class Generator:
     """The activity with the worker's resources."""
 
-    def __init__(self, sessions: Sessions, feed: Feed) -> None:
+    def __init__(self, sessions: Sessions, feed: Feed, heartbeats: Heartbeats, settler: Settler) -> None:
         self._sessions = sessions
+        self._settler = settler
         self._feed = feed
+        self._heartbeats = heartbeats
 
     @activity.defn(name=GENERATE.name)
     async def generate(self, request: GenerateRequest) -> Generation:
         """Call the model once; Temporal repeats what is worth repeating."""
         key = calling_run()
-        live = _Live(self._feed, key, request.ordinal, activity.info().attempt, _earlier_attempts())
+        live = _Live(self._feed, key, request.ordinal, _earlier_attempts())
         if self._sessions.is_draining:
             raise worker_leaving(live.heartbeat())
-        async with heartbeating(live.heartbeat):
+        async with self._heartbeats.beating(live.heartbeat), failures_translated():
             session = await self._sessions.at(key, request.position, request.appendix)
             session.in_use += 1
             try:
@@ -124,13 +146,27 @@ class Generator:
             finally:
                 session.in_use -= 1
                 session.used_at = time.monotonic()
+            generation = await self._settled(generation, live)
         message = ExpertMessage(contents=generation.contents)
         if generation.finish_reason in ("stop", "toolCalls") and message.calls:
             session.append(message)
             session.outcomes = {}
         elif generation.finish_reason == "cancelled" or (generation.finish_reason == "stop" and message.text):
             await self._sessions.drop(key)
-        return generation.model_copy(update={"attempts": live.attempts, "is_draining": self._sessions.is_draining})
+        return generation
+
+    async def _settled(self, generation: Generation, live: _Live) -> Generation:
+        """The answer as it goes into history; a storage that is away delays it."""
+        try:
+            return await self._settler.settle(
+                lambda: generation.model_copy(
+                    update={"attempts": live.attempts, "is_draining": self._sessions.is_draining}
+                )
+            )
+        except asyncio.CancelledError:
+            if activity.is_worker_shutdown():
+                raise
+            return Generation(finish_reason="cancelled", usage=generation.usage, attempts=live.attempts)
 
     async def _call(self, session: RunSession, request: GenerateRequest, live: _Live) -> Generation:
         live.redactor = session.redactor

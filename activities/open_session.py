@@ -1,5 +1,6 @@
 """`open_session`: find the workspace, list the tools, render the instruction; all of it is recorded."""
 
+import time
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,9 +14,17 @@ from ..core.run import RunInput, SessionReport
 from ..core.skills import SkillStart
 from ..core.tools import ToolSpec, interactive_tools, renamed_tools, with_unique_names
 from ..workflows.contracts import OPEN_SESSION, OpenRequest
-from .boundary import failures_translated, heartbeating, to_application_error, worker_leaving
+from .boundary import (
+    Heartbeats,
+    failures_translated,
+    time_limit_seconds,
+    to_application_error,
+    within,
+    worker_leaving,
+)
 from .session import RunSession, calling_run
 from .sessions import Sessions
+from .settling import Settler
 
 LEAVING_RETRY_SECONDS = 0.1
 
@@ -23,29 +32,40 @@ LEAVING_RETRY_SECONDS = 0.1
 class SessionOpener:
     """The activity with the worker's resources."""
 
-    def __init__(self, sessions: Sessions, *, queue: str, is_sandbox: bool) -> None:
+    def __init__(
+        self, sessions: Sessions, heartbeats: Heartbeats, settler: Settler, *, queue: str, is_sandbox: bool
+    ) -> None:
         self._sessions = sessions
+        self._settler = settler
+        self._heartbeats = heartbeats
         self._queue = queue
         self._is_sandbox = is_sandbox
 
     @activity.defn(name=OPEN_SESSION.name)
     async def open_session(self, request: OpenRequest) -> SessionReport:
         """Open the session of the calling run on this worker."""
-        async with heartbeating(), failures_translated():
+        async with self._heartbeats.beating(), failures_translated(retry_after_seconds=LEAVING_RETRY_SECONDS):
             session = await self._sessions.open(calling_run())
             expected = request.workspace_id or session.start.settings.workspace_id
             workspace_id = workspace_marker(session.start.settings.workspace, expected=expected)
             report = SessionReport(queue=self._queue, workspace_id=workspace_id)
             if request.is_first:
-                report = await self._first(session, report)
+                # Skills may take longer to start than a session may be idle.
+                session.in_use += 1
+                try:
+                    async with within(time_limit_seconds(), is_retryable=True):
+                        report = await self._first(session, report)
+                finally:
+                    session.in_use -= 1
+                    session.used_at = time.monotonic()
             if self._sessions.is_draining:
                 # Nobody would answer on the queue of this worker: the next one opens the session.
                 raise worker_leaving(retry_after_seconds=LEAVING_RETRY_SECONDS)
-            return report
+            return await self._settler.settle(lambda: report)
 
     async def _first(self, session: RunSession, report: SessionReport) -> SessionReport:
         starts, specs = await _skills_of(session)
-        session.toolset = session.toolset.model_copy(update={"skill_tools": specs})
+        session.toolset = session.toolset.replaced(skill_tools=specs)
         instruction = render_instruction(session.start.expert, session.toolset.specs, self._facts(session.start))
         if not session.messages:
             session.open_conversation(instruction)
@@ -69,7 +89,9 @@ async def _skills_of(session: RunSession) -> tuple[tuple[SkillStart, ...], tuple
         starts, found = await session.skills.start(start.expert.skills)
     # A person is asked by the root only.
     people = interactive_tools(start.expert.skills) if start.delegated_by is None else ()
-    tools = with_unique_names((*base, *found, *people))
+    attached = {skill.name for skill in session.toolset.added_skills}
+    added = (tool for tool in session.toolset.skill_tools if tool.skill_name in attached)
+    tools = with_unique_names((*base, *found, *people, *added))
     named = (start.replaced(renamed_tools=renamed_tools(tools, start.name)) for start in starts)
     return (session.base_start, *named), tools
 

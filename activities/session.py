@@ -80,6 +80,13 @@ class RunSession:
         last = self.messages[-1] if self.messages else None
         return last.calls if isinstance(last, ExpertMessage) else ()
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the calls without an answer are all for persons or delegates: nothing to do for a worker."""
+        kinds = {spec.name: spec.kind for spec in self.toolset.specs}
+        left = [call for index, call in enumerate(self.calls) if index not in self.outcomes]
+        return bool(left) and all(kinds.get(call.tool_name, "mcp") != "mcp" for call in left)
+
     def reach(self, position: Position, appendix: Appendix) -> bool:
         """Bring the conversation to `position`; false when this session missed something."""
         if self.position != position:
@@ -102,6 +109,12 @@ class RunSession:
         for message in appendix.messages:
             self.append(message)
         self.outcomes = {}
+
+    def take_message(self) -> None:
+        """Add what a run with a past is told before its first generation."""
+        seed = self.start.seed
+        if seed is not None and seed.message is not None:
+            self._append(seed.settlement())
 
     def restore(self, state: RunState) -> None:
         """Take over what history says."""

@@ -13,14 +13,16 @@ from pathlib import Path
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError
 
-from ..client.history import Execution, read_input, read_run
-from ..client.storage.folder import FolderStorage
+from ..client.histories import Histories
+from ..client.history import Execution
+from ..client.storage.base import Storage
 from ..core.cassette import Cassette
 from ..core.conversation import Appendix, Position
 from ..core.deltas import SkillSaid
 from ..core.expert import BASE_SKILL, InteractiveSkill, McpSseSkill, McpStdioSkill, Skill
 from ..core.failures import Failure, StorageError
 from ..core.run import RUNTIME_LEVEL, RunInput
+from ..core.state import begin
 from ..core.tools import Toolset, ToolSpec, interactive_tools, with_unique_names
 from ..definitions.checks import SECRET_VARIABLES, delegation_problem
 from ..definitions.dynamic import RunningJob, experts_from_tables, experts_from_text
@@ -29,6 +31,7 @@ from ..definitions.experts import ModelSettings
 from ..definitions.hosts import AllowedEndpoints
 from .boundary import to_application_error
 from .feed import Feed
+from .memory import give_back
 from .providers.base import Provider
 from .providers.cassette import CassetteProvider
 from .providers.registry import ProviderRegistry
@@ -42,6 +45,12 @@ from .skills.manager import SkillManager
 from .skills.mcp.skill import McpSkill
 from .skills.results import ToolFailure
 
+IDLE_SECONDS = 900.0
+"""How long a session may be without use before it is closed, with all it started; `PERSTACK_SESSION_IDLE` sets another
+time. The next call opens it again."""
+WAITING_SECONDS = 10.0
+"""The same for the session of a run that waits for a person or for delegates and has no program running: nothing is
+lost with it, and its history brings it back in milliseconds."""
 IDLE_SKILL_SECONDS = 300.0
 """How long a skill's process may wait for its next call before it is ended; the call starts it again."""
 TIDY_SECONDS = 5.0
@@ -52,7 +61,7 @@ ASK_TIMEOUT = timedelta(seconds=5)
 class SessionMaker:
     """Makes sessions from what this worker process has: its environment, its storage, its providers."""
 
-    storage: FolderStorage
+    storage: Storage
     host_env: Mapping[str, str]
     feed: Feed = field(default_factory=Feed)
     providers: ProviderRegistry = field(default_factory=ProviderRegistry)
@@ -66,7 +75,7 @@ class SessionMaker:
     async def make(self, key: RunKey, start: RunInput) -> RunSession:
         """A session without conversation, its base skill started."""
         settings = start.settings
-        self._require_storage(settings.storage_id)
+        await self._require_storage(settings.storage_id)
         env_files = read_env(settings.env_paths, {})
         env = read_env(settings.env_paths, self.host_env)
         redactor = Redactor(
@@ -74,7 +83,8 @@ class SessionMaker:
         )
         skill = next((s for s in start.expert.skills if s.name == BASE_SKILL), McpStdioSkill(name=BASE_SKILL))
         assert isinstance(skill, McpStdioSkill)
-        toolset = Toolset(delegates=start.expert.delegates, experts=start.experts)
+        begun = begin(start)
+        toolset = begun.toolset
         dynamic = DynamicContext(
             expert_key=start.expert_key,
             toolset=lambda: session.toolset,
@@ -106,6 +116,9 @@ class SessionMaker:
             redactor=redactor,
             toolset=toolset,
         )
+        if begun.checkpoint.messages:
+            session.restore(begun)
+            session.take_message()
         return session
 
     def _skill(
@@ -134,11 +147,11 @@ class SessionMaker:
 
         return told
 
-    def _require_storage(self, expected: str) -> None:
+    async def _require_storage(self, expected: str) -> None:
         """A run's large payloads can only be read where they lie; another worker may have them."""
-        if expected and expected != self.storage.storage_id:
-            text = f"This worker keeps payloads in another storage than the job: {self.storage.root}."
-            error = StorageError(text, code="storage.other", hint="Give all workers of a pool the same storage folder.")
+        if expected and expected != await self.storage.outages.through(lambda: self.storage.storage_id):
+            text = f"This worker keeps payloads in another storage than the job: {self.storage.location}."
+            error = StorageError(text, code="storage.other", hint="Give all workers of a pool the same storage.")
             failure = Failure(name=error.code, message=error.message, is_retryable=True)
             raise to_application_error(error, failure=failure)
 
@@ -154,7 +167,8 @@ class SessionMaker:
                 )
         name = settings.cassette.sha256
         if name not in self._cassettes:
-            content = await asyncio.to_thread(self.storage.get, settings.cassette)
+            cassette = settings.cassette
+            content = await self.storage.outages.through(lambda: self.storage.get(cassette))
             self._cassettes[name] = Cassette.model_validate_json(content)
         return CassetteProvider(
             self._cassettes[name], is_strict=settings.is_replay_strict, workspace=settings.workspace
@@ -196,19 +210,34 @@ def _running_job(start: RunInput, toolset: Toolset, allowed: AllowedEndpoints) -
     )
 
 
+_GOES_ON = (WorkflowExecutionStatus.RUNNING, WorkflowExecutionStatus.CONTINUED_AS_NEW)
+"""The next execution of a run takes over the session of the last one."""
+
+
 class Sessions:
     """All sessions of one worker process, by execution."""
 
     def __init__(
-        self, client: Client, make: Callable[[RunKey, RunInput], Awaitable[RunSession]], *, idle_seconds: float = 900.0
+        self,
+        client: Client,
+        make: Callable[[RunKey, RunInput], Awaitable[RunSession]],
+        *,
+        idle_seconds: float = IDLE_SECONDS,
     ) -> None:
         self._client = client
+        self._histories = Histories.on(client)
         self._make = make
         self._idle_seconds = idle_seconds
         self._sessions: dict[RunKey, RunSession] = {}
         self._locks: dict[RunKey, asyncio.Lock] = {}
         self.is_draining = False
         """Set when the worker is leaving: results then ask the workflow to go elsewhere."""
+        self.let_go: Callable[[str], None] = lambda temporal_run_id: None
+        """Told of an execution whose session was closed because nobody used it."""
+        self._has_let_go = False
+
+    def __len__(self) -> int:
+        return len(self._sessions)
 
     def held(self, key: RunKey, position: Position) -> RunSession | None:
         """The session of a run if this process has it at `position`."""
@@ -221,10 +250,21 @@ class Sessions:
             session = self._sessions.get(key)
             if session is None:
                 await self._evict_idle()
-                start = await read_input(self._client, Execution(key.workflow_id, key.temporal_run_id))
-                session = self._sessions[key] = await self._make(key, start)
+                start = await self._histories.read_input(Execution(key.workflow_id, key.temporal_run_id))
+                session = self._sessions[key] = self._adopted(key, start) or await self._make(key, start)
             session.used_at = time.monotonic()
             return session
+
+    def _adopted(self, key: RunKey, start: RunInput) -> RunSession | None:
+        """The session that the execution before this one left here: a run is more than one of its executions."""
+        if start.carried is None or start.previous is None:
+            return None
+        left = RunKey(key.workflow_id, start.previous)
+        self._locks.pop(left, None)
+        session = self._sessions.pop(left, None)
+        if session is not None:
+            session.start = begin(start).start
+        return session
 
     async def at(self, key: RunKey, position: Position, appendix: Appendix) -> RunSession:
         """The session of a run at `position`, rebuilt from the run's own history where it is behind.
@@ -235,7 +275,7 @@ class Sessions:
         session = await self.open(key)
         async with self._locks[key]:
             if not session.reach(position, appendix):
-                reader = await read_run(self._client, Execution(key.workflow_id, key.temporal_run_id))
+                reader = await self._histories.read_run(Execution(key.workflow_id, key.temporal_run_id))
                 assert reader.fold is not None
                 session.restore(reader.fold.state)
                 if not session.reach(position, appendix):
@@ -253,6 +293,7 @@ class Sessions:
         """End what nobody uses, until cancelled: whole sessions, and processes of skills."""
         while True:
             await asyncio.sleep(TIDY_SECONDS)
+            await self._give_back()
             await self._evict_idle()
             await asyncio.gather(*(self._drop_if_ended(key) for key in tuple(self._sessions)))
             left = tuple(self._sessions.values())
@@ -266,7 +307,7 @@ class Sessions:
         handle = self._client.get_workflow_handle(key.workflow_id, run_id=key.temporal_run_id)
         with suppress(RPCError):
             description = await handle.describe(rpc_timeout=ASK_TIMEOUT)
-            if description.status != WorkflowExecutionStatus.RUNNING and not session.in_use:
+            if description.status not in _GOES_ON and not session.in_use:
                 await self.drop(key)
 
     async def close(self) -> None:
@@ -276,7 +317,23 @@ class Sessions:
         await asyncio.gather(*(session.skills.close() for session in sessions), return_exceptions=True)
 
     async def _evict_idle(self) -> None:
-        now = time.monotonic()
-        idle = [k for k, s in self._sessions.items() if not s.in_use and now - s.used_at > self._idle_seconds]
+        idle = [key for key in self._sessions if self._is_idle(key)]
+        await asyncio.gather(*(self.drop(key) for key in idle), return_exceptions=True)
         for key in idle:
-            await self.drop(key)
+            self.let_go(key.temporal_run_id)
+            self._has_let_go = True
+
+    async def _give_back(self) -> None:
+        """A round after sessions were closed, when the rest of their runs is gone, too, and nobody has to wait."""
+        if self._has_let_go and not any(session.in_use for session in self._sessions.values()):
+            self._has_let_go = False
+            await asyncio.to_thread(give_back)
+
+    def _is_idle(self, key: RunKey) -> bool:
+        session = self._sessions[key]
+        if session.in_use or self._locks[key].locked():
+            return False
+        idle = time.monotonic() - session.used_at
+        if idle > self._idle_seconds:
+            return True
+        return idle > WAITING_SECONDS and session.is_waiting and not session.skills.has_programs

@@ -198,13 +198,14 @@ async def run_crowd(bench: Bench, jobs: int) -> float:
     from perstack.client.embedded import lease_server
     from perstack.client.jobs import Jobs
     from perstack.client.locations import DataFolder
-    from perstack.client.storage.folder import FolderDriver, FolderStorage
+    from perstack.client.storage.driver import PayloadDriver
+    from perstack.client.storage.folder import FolderStorage
     from perstack.core.expert import Expert, ModelChoice
     from perstack.core.run import JobSettings, RunInput
 
     data = DataFolder(bench.data)
     with await lease_server(address=None, progress=print, data=data) as lease:
-        client = await connect(lease.info, storage=FolderDriver(FolderStorage(data.storage)))
+        client = await connect(lease.info, storage=PayloadDriver(FolderStorage(data.storage)))
         api = Jobs(client)
         assert await api.wait_for_worker("bench", seconds=30)
         choice = ModelChoice(provider="anthropic", model="claude-haiku-4-5", reasoning_budget="none")

@@ -43,7 +43,9 @@ def perstack(
 @app.command(epilog=EXIT_CODES)
 def run(
     expert_key: Annotated[str, typer.Argument(metavar="EXPERT", help="Key of the expert, e.g. create-expert.")],
-    query: Annotated[str, typer.Argument(metavar="QUERY", help="The task.")],
+    query: Annotated[
+        str | None, typer.Argument(metavar="[QUERY]", help="The task; a job that goes on may do without.")
+    ] = None,
     config: Annotated[str | None, typer.Option(help="perstack.toml, a path or https URL.")] = None,
     provider: Annotated[
         str | None, typer.Option(help="Model provider; default: perstack.toml, else anthropic.")
@@ -73,11 +75,21 @@ def run(
     ] = False,
     replay_strict: Annotated[bool, typer.Option("--replay-strict", help="With --replay: compare texts, too.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="More talk on stderr.")] = False,
-    continue_: Annotated[bool, typer.Option("--continue", help="Not built yet.", hidden=True)] = False,
-    continue_job: Annotated[str | None, typer.Option(help="Not built yet.", hidden=True)] = None,
-    resume_from: Annotated[str | None, typer.Option(help="Not built yet.", hidden=True)] = None,
+    continue_: Annotated[
+        bool, typer.Option("--continue", help="Go on with the job started last in this folder.")
+    ] = False,
+    continue_job: Annotated[str | None, typer.Option(metavar="JOB", help="Go on with this job.")] = None,
+    resume_from: Annotated[
+        str | None, typer.Option(metavar="CHECKPOINT", help="With --continue-job: from this checkpoint of any run.")
+    ] = None,
+    branch: Annotated[
+        bool, typer.Option("--branch", help="Go on in a new job; the old one stays as it is, open or not.")
+    ] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Print the job's id and leave; a background process works on it.")
+    ] = False,
     interactive: Annotated[
-        bool, typer.Option("-i", "--interactive-tool-call-result", help="Not built yet.", hidden=True)
+        bool, typer.Option("-i", "--interactive-tool-call-result", help="QUERY answers what the job asks a person.")
     ] = False,
 ) -> None:
     """Run an expert; prints its events as JSON Lines on stdout.
@@ -86,22 +98,23 @@ def run(
     perstack run create-expert "An expert that reviews SQL migrations"
     perstack run team "Write the release notes" --filter completeRun,stopRunByError
     perstack run team "Same again" --replay job.cassette.json
+    perstack run team "Take your time" --detach
+    perstack run team "Now in French" --continue
+    perstack run team --continue-job JOB --resume-from CHECKPOINT --branch
     """
-    from .commands.run import RunOptions, refuse_unbuilt_options
+    from .commands.run import RunOptions
     from .commands.run import run as run_command
 
-    refuse_unbuilt_options(
-        {
-            "--continue": continue_,
-            "--continue-job": continue_job,
-            "--resume-from": resume_from,
-            "-i": interactive,
-        }
-    )
     run_command(
         RunOptions(
             expert_key=expert_key,
             query=query,
+            is_latest=continue_,
+            continue_job=continue_job,
+            resume_from=resume_from,
+            is_branch=branch,
+            is_answer=interactive,
+            is_detached=detach,
             config=config,
             provider=provider,
             model=model,
@@ -188,7 +201,8 @@ def respond(
 
 @app.command()
 def log(
-    job: Annotated[str, typer.Option("--job", help="Id of the job.")],
+    job: Annotated[str | None, typer.Option("--job", help="Id of the job.")] = None,
+    file: Annotated[str | None, typer.Option("--file", help="An export instead; needs no server.")] = None,
     json: Annotated[bool, typer.Option("--json", help="The job and its events as one JSON object.")] = False,
     cassette: Annotated[bool, typer.Option("--cassette", help="The model's answers, for `run --replay`.")] = False,
     address: Address = None,
@@ -196,7 +210,37 @@ def log(
     """Show what happened in a job; needs no worker."""
     from .commands.log import log as log_command
 
-    log_command(job, is_json=json, is_cassette=cassette, address=address)
+    log_command(job, file=file, is_json=json, is_cassette=cassette, address=address)
+
+
+@app.command()
+def export(
+    job_id: Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.")],
+    output: Annotated[str | None, typer.Option("-o", "--output", help="File to write; default stdout.")] = None,
+    address: Address = None,
+) -> None:
+    """Write a whole job into one file: every execution, every delegate, every large payload.
+
+    \b
+    perstack export JOB -o job.json
+    perstack log --file job.json
+    """
+    from .commands.export import export as export_command
+
+    export_command(job_id, output=output, address=address)
+
+
+@app.command(name="import")
+def import_(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="What `perstack export` wrote; - for stdin.")],
+) -> None:
+    """Put an exported job into the archive of the payload storage; the same job again changes nothing.
+
+    Afterwards `log`, `resume` and `run --continue-job` know it here.
+    """
+    from .commands.import_job import import_job as import_command
+
+    import_command(file)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -244,11 +288,25 @@ def worker(
     task_queue: Annotated[str, typer.Option(help="The queue to serve.")],
     address: Address = None,
     grace: Annotated[int, typer.Option(help="Seconds that calls in flight may go on when the worker leaves.")] = 330,
+    deployment: Annotated[
+        str | None, typer.Option(help="Worker deployment this worker belongs to; runs stay with their version.")
+    ] = None,
+    build_id: Annotated[str | None, typer.Option(help="Its version in that deployment.")] = None,
+    current: Annotated[
+        bool, typer.Option("--current", help="Make this version the one on which new runs begin.")
+    ] = False,
 ) -> None:
     """Serve a task queue until SIGTERM or Ctrl-C: one worker of a pool."""
     from .commands.worker import worker as worker_command
 
-    worker_command(task_queue, address=address, grace_seconds=grace)
+    worker_command(
+        task_queue,
+        address=address,
+        grace_seconds=grace,
+        deployment=deployment,
+        build_id=build_id,
+        is_current=current,
+    )
 
 
 @app.command()

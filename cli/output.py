@@ -5,6 +5,7 @@ import os
 import select
 import stat
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from ..core.checkpoint import Checkpoint
@@ -66,6 +67,10 @@ class EventWriter:
     def __init__(self, types: frozenset[str] | None = None) -> None:
         self._types = types
         self._encoder = EventEncoder()
+
+    def wants(self, types: Iterable[str]) -> bool:
+        """Whether it would print any event of these types."""
+        return self._types is None or not self._types.isdisjoint(types)
 
     async def write(self, event: Event) -> None:
         """Print one event unless it is filtered out; a reader that went away ends the writing quietly.

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ..client.history import RunReader
     from ..core.expert import ModelChoice
     from ..core.fold import Fold
+    from ..core.seed import Seed
 
 _GLYPHS: dict[CheckpointStatus, str] = {
     "completed": "✓",
@@ -22,7 +23,20 @@ _GLYPHS: dict[CheckpointStatus, str] = {
 }
 _RUNNING = "◦"
 _ASCII = str.maketrans(
-    {"✓": "+", "✗": "x", "⏸": "=", "◦": "o", "├": "|", "└": "`", "│": "|", "─": "-", "·": "-", "–": "-", "…": "~"}
+    {
+        "✓": "+",
+        "✗": "x",
+        "⏸": "=",
+        "◦": "o",
+        "⎇": "<",
+        "├": "|",
+        "└": "`",
+        "│": "|",
+        "─": "-",
+        "·": "-",
+        "–": "-",
+        "…": "~",
+    }
 )
 _MAX_ERROR = 160
 
@@ -53,11 +67,32 @@ def job_tree(readers: "Iterable[RunReader]") -> list[str]:
     return _aligned(rows)
 
 
-def own_usages(readers: "Iterable[RunReader]") -> Iterator[tuple["ModelChoice", Usage]]:
-    """What each run used itself, with its model."""
-    runs = _by_path(readers)
-    for path, own in _own_usages(runs).items():
-        yield runs[path][1].start.expert.model, own
+def origin_line(tree: "Iterable[RunReader]") -> str | None:
+    """Where an execution of a job comes from; nothing for one that began at nothing."""
+    root = next(iter(tree))
+    seed = root.first_start.seed if root.first_start else None
+    if seed is None or root.first_start is None:
+        return None
+    origin = seed.origin
+    other = f" of job {origin.job_id}" if origin.job_id != root.first_start.job_id else ""
+    below = _deepest(seed)
+    expert = f" ({below.checkpoint.expert.key})" if below is not seed else ""
+    return f"⎇ from step {below.origin.step_number}{other}{expert}, checkpoint {below.origin.checkpoint_id}"
+
+
+def own_usages(trees: "Iterable[Iterable[RunReader]]") -> Iterator[tuple["ModelChoice", Usage]]:
+    """What each run of all executions used itself, with its model."""
+    for tree in trees:
+        runs = _by_path(tree)
+        for path, own in _own_usages(runs).items():
+            yield runs[path][1].start.expert.model, own
+
+
+def _deepest(seed: "Seed") -> "Seed":
+    """The checkpoint that was chosen, where it was a delegate's."""
+    while len(seed.delegates) == 1:
+        (seed,) = seed.delegates.values()
+    return seed
 
 
 def usage_text(usage: Usage) -> str:
@@ -87,10 +122,11 @@ def _glyph(reader: "RunReader", fold: "Fold") -> str:
 
 def _cells(reader: "RunReader", fold: "Fold", own: Usage) -> tuple[str, ...]:
     state = fold.state
+    made = state.generations - state.earlier_generations
     fullness = state.checkpoint.context_window_usage
     return (
         fold.start.expert.model.model,
-        f"{state.generations} step{'' if state.generations == 1 else 's'}",
+        f"{made} step{'' if made == 1 else 's'}",
         f"{_count(own.input_tokens)} in",
         f"{_count(own.cached_input_tokens)} cached",
         f"{_count(own.output_tokens)} out",
@@ -104,19 +140,23 @@ def _by_path(readers: "Iterable[RunReader]") -> Runs:
 
 
 def _own_usages(runs: Runs) -> dict[Path, Usage]:
-    """What each run used itself: its checkpoint counts the delegates that reported."""
+    """What each run used itself: its checkpoint counts the delegates that reported and what it goes on from."""
     delegates = dict.fromkeys(runs, NO_USAGE)
     for path, (reader, fold) in runs.items():
         if path and path[:-1] in delegates and reader.has_reported:
             delegates[path[:-1]] += fold.state.checkpoint.usage
-    return {path: _less(fold.state.checkpoint.usage, delegates[path]) for path, (_, fold) in runs.items()}
+    for path, (reader, _) in runs.items():
+        if reader.first_start is not None and reader.first_start.seed is not None:
+            delegates[path] += reader.first_start.seed.checkpoint.usage
+    return {path: less(fold.state.checkpoint.usage, delegates[path]) for path, (_, fold) in runs.items()}
 
 
-def _less(total: Usage, delegates: Usage) -> Usage:
+def less(total: Usage, part: Usage) -> Usage:
+    """The tokens of `total` without those of `part`."""
     return Usage(
-        input_tokens=max(0, total.input_tokens - delegates.input_tokens),
-        output_tokens=max(0, total.output_tokens - delegates.output_tokens),
-        cached_input_tokens=max(0, total.cached_input_tokens - delegates.cached_input_tokens),
+        input_tokens=max(0, total.input_tokens - part.input_tokens),
+        output_tokens=max(0, total.output_tokens - part.output_tokens),
+        cached_input_tokens=max(0, total.cached_input_tokens - part.cached_input_tokens),
     )
 
 

@@ -35,6 +35,8 @@ DEFAULT_NAMESPACE = "default"
 MINIMUM_SERVER = (1, 29)
 CONNECT_SECONDS = 5.0
 EXTERNAL_BYTES = 64 * 1024
+LONG_RETENTION = timedelta(days=365)
+"""Where histories are kept as long as this, nobody needs an archive."""
 
 _KEYWORD = IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD
 _KEYWORDS = IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD_LIST
@@ -213,6 +215,16 @@ def check_version(version: str, address: str) -> None:
             hint="update the server, or the `temporal` program that starts it",
             details={"version": version, "needed": needed},
         )
+
+
+async def forgets_soon(client: Client) -> bool:
+    """Whether the server forgets closed executions within a year; one that does not say may."""
+    request = DescribeNamespaceRequest(namespace=client.namespace)
+    try:
+        answer = await client.workflow_service.describe_namespace(request, timeout=timedelta(seconds=5))
+    except RPCError:
+        return True
+    return answer.config.workflow_execution_retention_ttl.ToTimedelta() < LONG_RETENTION
 
 
 async def known_search_attributes(client: Client) -> tuple[str, ...]:

@@ -2,14 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Protocol
 
-from temporalio.client import Client
+from temporalio.api.history.v1 import HistoryEvent
 
 from ..core.cassette import Cassette
 from ..core.checkpoint import Job, job_status
-from ..core.deltas import Delta, FailedAttempts, LiveNews, SkillSaid
+from ..core.deltas import Delta, DeltaKind, FailedAttempts, LiveNews, SkillSaid
 from ..core.events import (
     Event,
     Retry,
@@ -20,48 +20,77 @@ from ..core.events import (
     StreamRunResult,
 )
 from ..core.ids import cuid_from
+from ..core.lineage import Lineage, ToldRun
 from ..core.machine import retries_so_far
 from ..core.run import RunInput
 from ..core.state import RunState, State
 from ..core.tools import ToolCall
-from .history import Execution, RunReader, ended_child_id, history_events
+from .histories import Histories, HistoryLost
+from .history import Execution, RunReader, ended_child_id
 
 
 class DeltaSource(Protocol):
-    """Where live deltas come from; the in-process feed is one."""
+    """Where live deltas come from; the in-process feed is one, the heartbeats of other processes are another."""
 
-    def subscribe(self, subscriber: Callable[[LiveNews], None]) -> Callable[[], None]:
-        """Hand every delta to `subscriber` until the returned function is called."""
+    def subscribe(
+        self, subscriber: Callable[[LiveNews], None], generating: Callable[[], Iterable[Execution]]
+    ) -> Callable[[], None]:
+        """Hand every delta to `subscriber` until the returned function is called.
+
+        `generating` names the executions that wait for their model now, for a source that has to ask about each.
+        """
         ...
 
 
 class JobFollower:
-    """Reads a job: the root's execution and every delegate's, each once, in causal order."""
+    """Reads a job: its root's executions one after another and every delegate's, each once, in causal order."""
 
     def __init__(
         self,
-        client: Client,
-        root: Execution,
-        *,
+        histories: Histories,
+        *roots: Execution,
         wait: bool = True,
         deltas: DeltaSource | None = None,
         is_recording: bool = False,
+        is_keeping: bool = False,
     ) -> None:
-        self._client = client
-        self._root = root
+        self._histories = histories
+        self._roots = roots
         self._wait = wait
         self._deltas = deltas
         self._is_recording = is_recording
+        self._is_keeping = is_keeping
         self._out: asyncio.Queue[Event | BaseException | None] = asyncio.Queue()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._live: dict[str, _LiveText] = {}
-        self.readers: dict[str, RunReader] = {}
-        """By workflow id, the root's first; complete once `events` has ended."""
+        self._open: dict[str, RunReader] = {}
+        """By workflow id, the run read last."""
+        self._read_now: dict[str, Execution] = {}
+        """By workflow id, the execution of it that is read."""
+        self._lost: list[Execution] = []
+        """Delegates whose history nobody knows any more."""
+        self.trees: list[list[RunReader]] = []
+        """One for each execution of the root: the root's run, then its delegates; complete once `events` has ended."""
 
     @property
     def root(self) -> RunReader:
-        """The fold of the root run."""
-        return self.readers[self._root.workflow_id]
+        """The run of the root's newest execution."""
+        return self.trees[-1][0]
+
+    @property
+    def readers(self) -> list[RunReader]:
+        """Every run of the job, oldest first."""
+        return [reader for tree in self.trees for reader in tree]
+
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """The workflow ids of what nobody knows any more; the job's own where executions before the first are missing.
+
+        That holds where a job was read from its beginning.
+        """
+        first = self.trees[0][0].first_start
+        root = (first.job_id,) if first is not None and first.previous is not None else ()
+        return (*root, *(execution.workflow_id for execution in self._lost))
 
     def waits_at(self, checkpoint_id: str) -> bool:
         """Whether the job waits for a person since the stop with this checkpoint."""
@@ -79,14 +108,15 @@ class JobFollower:
     def job(self) -> Job:
         """The job as its runs tell it.
 
-        Usage is the root's, which includes every delegate that reported, and that of every run nobody heard of again.
+        Usage is the root's, which includes every delegate that reported and all it goes on from, and that of every
+        run nobody heard of again.
         """
         fold = self.root.fold
         assert fold is not None, "a job is read before it is described"
         checkpoint = fold.state.checkpoint
         usage = checkpoint.usage
-        for workflow_id, reader in self.readers.items():
-            if workflow_id != self._root.workflow_id and reader.fold and not reader.has_reported:
+        for reader in self.trees[-1][1:]:
+            if reader.fold and not reader.has_reported:
                 usage = usage + reader.fold.state.checkpoint.usage
         status = job_status(checkpoint.status)
         return Job(
@@ -96,27 +126,33 @@ class JobFollower:
             total_steps=checkpoint.step_number,
             max_steps=fold.start.settings.limits.max_steps,
             usage=usage,
-            started_at=self.root.started_at,
+            started_at=self.trees[0][0].started_at,
             finished_at=None if status in ("running", "stoppedByInteractiveTool") else self.root.ended_at,
         )
 
     def cassette(self) -> Cassette:
-        """Every model call of the job; read with `is_recording`."""
+        """Every model call of the job's last query, with what it goes on from; read with `is_recording`."""
         fold = self.root.fold
         assert fold is not None, "a job is read before it is recorded"
-        entries = [entry for reader in self.readers.values() for entry in reader.recorded]
+        entries = [entry for reader in self.trees[-1] for entry in reader.recorded]
         return Cassette(
             query=fold.start.query,
             expert_key=fold.start.expert_key,
             workspace=fold.start.settings.workspace,
+            seed=self.root.first_start.seed if self.root.first_start else None,
             entries=tuple(sorted(entries, key=lambda entry: (len(entry.path), entry.path, entry.ordinal))),
         )
 
+    def lineage(self) -> Lineage:
+        """Everything the job can go on from; read with `is_keeping`."""
+        told = (ToldRun(reader.fold.state, reader.moments) for reader in self.readers if reader.fold is not None)
+        return Lineage(self.job().id, tuple(told))
+
     async def events(self) -> AsyncIterator[Event]:
-        """Every event of the job; ends when the root's execution is closed, or at its present end without `wait`."""
-        unsubscribe = self._deltas.subscribe(self._take_news) if self._deltas else None
-        self._follow(self._root)
-        self._tasks[self._root.workflow_id].add_done_callback(self._root_ended)
+        """Every event of the job, until the last execution given is closed, or to its present end without `wait`."""
+        unsubscribe = self._deltas.subscribe(self._take_news, self._generating) if self._deltas else None
+        reading = asyncio.create_task(self._read_roots())
+        reading.add_done_callback(self._roots_ended)
         try:
             while (item := await self._out.get()) is not None:
                 if isinstance(item, BaseException):
@@ -125,37 +161,76 @@ class JobFollower:
         finally:
             if unsubscribe:
                 unsubscribe()
-            for task in self._tasks.values():
+            tasks = (reading, *self._tasks.values())
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _root_ended(self, task: asyncio.Task[None]) -> None:
+    async def _read_roots(self) -> None:
+        for root in self._roots:
+            self.trees.append([])
+            await self._read(root, self._reader(root, self.trees[-1]))
+
+    def _roots_ended(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()
         self._out.put_nowait(error)
 
-    def _follow(self, execution: Execution) -> None:
+    def _reader(self, execution: Execution, tree: list[RunReader]) -> RunReader:
         workflow_id = execution.workflow_id
-        self.readers[workflow_id] = RunReader(self._client.data_converter, is_recording=self._is_recording)
+        reader = RunReader(
+            self._histories.converter, is_recording=self._is_recording, is_keeping=self._is_keeping, tree=tree
+        )
+        tree.append(reader)
+        self._open[workflow_id] = reader
         self._live.setdefault(workflow_id, _LiveText())
-        self._tasks[workflow_id] = asyncio.create_task(self._read(execution))
+        return reader
 
-    async def _read(self, execution: Execution) -> None:
-        reader = self.readers[execution.workflow_id]
+    async def _read(self, execution: Execution, reader: RunReader) -> None:
+        """One run to its end, through all executions that carry it on."""
         children: list[str] = []
-        async for history_event in history_events(self._client, execution, wait=self._wait):
-            ended = ended_child_id(history_event)
-            if ended in self._tasks:
-                await asyncio.shield(self._tasks[ended])
-            shown = self._live[execution.workflow_id].shown_retries
-            for event in await reader.feed(history_event):
-                if not (isinstance(event, Retry) and event.id in shown):
-                    self._out.put_nowait(event)
-            if reader.started_child is not None:
-                children.append(reader.started_child.workflow_id)
-                self._follow(reader.started_child)
-            self._flush_deltas(execution.workflow_id)
+        while True:
+            self._read_now[execution.workflow_id] = execution
+            try:
+                async for history_event in self._histories.events(execution, wait=self._wait):
+                    await self._read_event(execution.workflow_id, reader, history_event)
+                    if reader.started_child is not None:
+                        children.append(reader.started_child.workflow_id)
+            except HistoryLost:
+                if execution in self._roots:
+                    raise
+                reader.is_lost = True
+                self._lost.append(execution)
+                return
+            await self._keep(execution, reader)
+            if reader.next_execution is None:
+                break
+            execution = Execution(execution.workflow_id, reader.next_execution)
         if not self._wait:
             await asyncio.gather(*(self._tasks[child] for child in children))
+
+    async def _keep(self, execution: Execution, reader: RunReader) -> None:
+        """What was ended from outside could not archive itself; whoever reads it does that."""
+        start = reader.first_start
+        has_ended = reader.closed is not None or reader.next_execution is not None
+        if start is not None and start.settings.is_archiving and has_ended and not reader.is_archived:
+            await self._histories.keep(execution)
+
+    async def _read_event(self, workflow_id: str, reader: RunReader, history_event: HistoryEvent) -> None:
+        ended = ended_child_id(history_event)
+        if ended in self._tasks:
+            await asyncio.shield(self._tasks[ended])
+        shown = self._live[workflow_id].shown_retries
+        for event in await reader.feed(history_event):
+            if not (isinstance(event, Retry) and event.id in shown):
+                self._out.put_nowait(event)
+        child = reader.started_child
+        if child is not None:
+            below = self._reader(child, reader.tree)
+            self._tasks[child.workflow_id] = asyncio.create_task(self._read(child, below))
+        self._flush_deltas(workflow_id)
+
+    def _generating(self) -> list[Execution]:
+        return [execution for name, execution in self._read_now.items() if self._open[name].is_generating]
 
     def _take_news(self, news: LiveNews) -> None:
         self._live.setdefault(news.workflow_id, _LiveText()).held.append(news)
@@ -164,7 +239,7 @@ class JobFollower:
     def _flush_deltas(self, workflow_id: str) -> None:
         """Pass on what belongs to the generation now open; drop what history has overtaken."""
         live = self._live[workflow_id]
-        reader = self.readers.get(workflow_id)
+        reader = self._open.get(workflow_id)
         if not live.held or reader is None or reader.fold is None:
             return
         state = reader.fold.state
@@ -199,7 +274,7 @@ class _LiveText:
         self.held: list[LiveNews] = []
         self.shown_retries: set[str] = set()
         """Ids of `retry` events shown before history told of them; provisional until it does."""
-        self._begun: set[tuple[int, int, str]] = set()
+        self._begun: set[tuple[int, int, DeltaKind]] = set()
 
     def events(self, news: Delta | FailedAttempts, start: RunInput, state: RunState) -> list[Event]:
         """What is shown of a piece of news, at most once."""
@@ -220,14 +295,16 @@ class _LiveText:
             "step_number": state.checkpoint.step_number,
             "timestamp": time.time_ns() // 1_000_000,
         }
-        name = ("live", state.checkpoint.run_id, delta.ordinal, delta.attempt)
+        name = ("live", state.checkpoint.run_id, delta.ordinal, delta.begun_at, delta.kind)
         events: list[Event] = []
-        key = (delta.ordinal, delta.attempt, delta.kind)
+        key = (delta.ordinal, delta.begun_at, delta.kind)
         is_reasoning = delta.kind == "reasoning"
         if key not in self._begun:
             self._begun.add(key)
             begin = StartStreamingReasoning if is_reasoning else StartStreamingRunResult
-            events.append(begin(id=cuid_from(*name, delta.kind), **base))  # pyright: ignore[reportArgumentType]
+            events.append(begin(id=cuid_from(*name), **base))  # pyright: ignore[reportArgumentType]
         piece = StreamReasoning if is_reasoning else StreamRunResult
-        events.append(piece(id=cuid_from(*name, delta.seq), delta=delta.text, **base))  # pyright: ignore[reportArgumentType]
+        # By place and length: pieces that another reader cut elsewhere have other ids, the same piece has the same.
+        event_id = cuid_from(*name, delta.offset, len(delta.text))
+        events.append(piece(id=event_id, delta=delta.text, **base))  # pyright: ignore[reportArgumentType]
         return events

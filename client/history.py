@@ -1,16 +1,13 @@
 """Temporal's history → triggers → the fold: the one decoder of what Temporal recorded of a run (DESIGN §1)."""
 
-import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from temporalio.api.common.v1 import Payloads
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent
-from temporalio.client import Client
 from temporalio.converter import DataConverter
 from temporalio.exceptions import CancelledError, TerminatedError, TimeoutError
 
@@ -19,7 +16,8 @@ from ..core.effects import Delegate
 from ..core.events import Event
 from ..core.failures import Failure
 from ..core.fold import Fold
-from ..core.run import Generation, RunInput, RunResult, SessionReport
+from ..core.lineage import Moment
+from ..core.run import Generation, RunInput, RunResult, SessionReport, require_known_machine
 from ..core.state import State
 from ..core.tools import ToolOutcome
 from ..core.triggers import (
@@ -34,6 +32,7 @@ from ..core.triggers import (
     Trigger,
 )
 from ..workflows.contracts import (
+    ARCHIVE,
     CALL_TOOL,
     GENERATE,
     OPEN_SESSION,
@@ -47,8 +46,6 @@ from ..workflows.contracts import (
 from ..workflows.outcomes import Ending, not_called, not_generated, session_not_opened
 
 T = TypeVar("T")
-POLL_SECONDS = 0.04
-"""The shortest time between two questions for new events of one execution."""
 _LOCAL_ACTIVITY_MARKER = "core_local_activity"
 
 _CHILD_NOT_STARTED = EventType.EVENT_TYPE_START_CHILD_WORKFLOW_EXECUTION_FAILED
@@ -59,8 +56,9 @@ _CLOSED = {
     EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCELED: "cancelled",
     EventType.EVENT_TYPE_WORKFLOW_EXECUTION_TERMINATED: "terminated",
     EventType.EVENT_TYPE_WORKFLOW_EXECUTION_TIMED_OUT: "timedOut",
-    EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CONTINUED_AS_NEW: "continued",
 }
+CLOSING_EVENTS = frozenset({*_CLOSED, EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CONTINUED_AS_NEW})
+"""What no other event follows."""
 _ACTIVITY_ENDS = {
     EventType.EVENT_TYPE_ACTIVITY_TASK_FAILED: "activity_task_failed_event_attributes",
     EventType.EVENT_TYPE_ACTIVITY_TASK_TIMED_OUT: "activity_task_timed_out_event_attributes",
@@ -102,11 +100,25 @@ class RunReader:
     fold: Fold | None = None
     closed: str | None = None
     """How the execution ended, in Temporal's terms; `None` while it is open."""
+    is_lost: bool = False
+    """Whether nobody knows the history any more; set by who looked for it."""
+    is_archived: bool = False
+    """Whether the execution read last has written all of its history so far into the archive."""
     started_at: int = 0
-    """Milliseconds since the epoch, like `ended_at`, the time of the last event read."""
+    """Milliseconds since the epoch."""
     ended_at: int = 0
+    """The time of the last event that changed anything: what comes after the run has stopped does not."""
     started_child: Execution | None = None
     """The delegate that the last event started."""
+    next_execution: str | None = None
+    """Temporal's run id of the execution that goes on with this run, once this one has handed it on."""
+    first_start: RunInput | None = None
+    """What the run began with, before any execution carried it on."""
+    tree: "list[RunReader]" = field(default_factory=list["RunReader"])
+    """All runs below the same execution of the root; kept by who reads them."""
+    is_keeping: bool = False
+    moments: list[Moment] = field(default_factory=list[Moment])
+    """Every trigger with what became of the run; kept only when asked to, for `lineage`."""
     is_recording: bool = False
     recorded: list[CassetteEntry] = field(default_factory=list[CassetteEntry])
     """Every answer of the model with what it answered to; kept only when recording."""
@@ -119,18 +131,27 @@ class RunReader:
         """Whether the run's end told its parent what it used; a cancelled or terminated run tells nothing."""
         return self.closed in ("completed", "failed")
 
+    @property
+    def is_generating(self) -> bool:
+        """Whether the run waits for its model, as far as it has been read."""
+        return self.closed is None and self.fold is not None and self.fold.state.is_generating
+
     async def feed(self, event: HistoryEvent) -> list[Event]:
         """The events that one history event makes."""
         self.started_child = None
         self.closed = self.closed or _CLOSED.get(event.event_type)
-        self.ended_at = event.event_time.ToMilliseconds()
-        self.started_at = self.started_at or self.ended_at
+        if self.fold is None or self.fold.state.state != State.STOPPED:
+            self.ended_at = event.event_time.ToMilliseconds()
+            self.started_at = self.started_at or self.ended_at
         trigger = await self._trigger(event)
         if trigger is None or self.fold is None or self.fold.state.state == State.STOPPED:
             return []
+        self.is_archived = False
         if self.is_recording:
             self._record(self.fold, trigger)
         events = self.fold.feed(trigger, self.ended_at)
+        if self.is_keeping:
+            self.moments.append(Moment(trigger, self.fold.state, tuple(events)))
         for effect in self.fold.effects:
             if isinstance(effect, Delegate):
                 self._waiting_calls.extend(call.index for call in effect.calls)
@@ -156,9 +177,11 @@ class RunReader:
     async def _trigger(self, event: HistoryEvent) -> Trigger | None:
         match event.event_type:
             case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED:
-                start = await self._one(event.workflow_execution_started_event_attributes.input, RunInput)
-                self.fold = Fold(start)
-                return Started()
+                return self._started(await self._one(event.workflow_execution_started_event_attributes.input, RunInput))
+            case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CONTINUED_AS_NEW:
+                attributes = event.workflow_execution_continued_as_new_event_attributes
+                self.next_execution = attributes.new_execution_run_id or None
+                return None
             case EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED:
                 scheduled = event.activity_task_scheduled_event_attributes
                 self._activities[event.event_id] = _Activity(scheduled.activity_type.name, scheduled.activity_id)
@@ -186,6 +209,20 @@ class RunReader:
             case _:
                 return None
 
+    def _started(self, start: RunInput) -> Trigger | None:
+        require_known_machine(start.settings)
+        self.next_execution = None
+        self.is_archived = False
+        self.first_start = self.first_start or start
+        if start.carried is None:
+            self.fold = Fold(start)
+            return Started()
+        if self.fold is None:
+            self.fold = Fold(start)
+        else:
+            self.fold.carry_on(start)
+        return None
+
     async def _completed(self, activity: _Activity, result: Payloads) -> Trigger | None:
         if activity.kind == OPEN_SESSION.name:
             report = await self._one(result, SessionReport)
@@ -194,6 +231,7 @@ class RunReader:
             return Generated(await self._one(result, Generation))
         if activity.kind == CALL_TOOL.name:
             return _called(activity, await self._one(result, CallAnswer))
+        self.is_archived = self.is_archived or activity.kind == ARCHIVE.name
         return None
 
     async def _ended(self, event: HistoryEvent, attributes_name: str) -> Trigger | None:
@@ -281,37 +319,3 @@ def _ended_without_failure(event: HistoryEvent) -> BaseException:
             return TerminatedError("Child workflow terminated")
         case _:
             return TimeoutError("Child workflow timed out", type=None, last_heartbeat_details=[])
-
-
-async def history_events(client: Client, execution: Execution, *, wait: bool) -> AsyncIterator[HistoryEvent]:
-    """The history of one execution; with `wait`, new events as they come until it closes."""
-    handle = client.get_workflow_handle(execution.workflow_id, run_id=execution.temporal_run_id)
-    pages = handle.fetch_history_events(wait_new_event=wait)
-    loop = asyncio.get_running_loop()
-    while True:
-        begun = loop.time()
-        await pages.fetch_next_page()
-        for event in pages.current_page or ():
-            yield event
-        if pages.next_page_token is None:
-            return
-        if wait:
-            # A step writes its events one by one; asked for at once, each would be a round trip of its own.
-            await asyncio.sleep(max(0.0, begun + POLL_SECONDS - loop.time()))
-
-
-async def read_run(client: Client, execution: Execution) -> RunReader:
-    """Fold all that is in the history of one execution now, delegates not included."""
-    reader = RunReader(client.data_converter)
-    async for event in history_events(client, execution, wait=False):
-        await reader.feed(event)
-    return reader
-
-
-async def read_input(client: Client, execution: Execution) -> RunInput:
-    """The input of one execution, from its first history event."""
-    handle = client.get_workflow_handle(execution.workflow_id, run_id=execution.temporal_run_id)
-    async for event in handle.fetch_history_events(page_size=1):
-        payloads = event.workflow_execution_started_event_attributes.input.payloads
-        return (await client.data_converter.decode(payloads, [RunInput]))[0]
-    raise LookupError(execution.workflow_id)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -10,11 +11,13 @@ from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus, WorkflowUpdateFailedError
-from temporalio.common import TypedSearchAttributes, WorkflowIDReusePolicy
+from temporalio.common import TypedSearchAttributes, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from ..core.failures import UsageError
+from ..core.ids import is_job_id
+from ..core.lineage import Lineage
 from ..core.run import RunInput, RunResult
 from ..core.state import State
 from ..core.tools import ToolCall
@@ -26,21 +29,28 @@ from ..workflows.options import (
     STEPS_ATTRIBUTE,
     TOKENS_ATTRIBUTE,
     WORKFLOW_TASK_TIMEOUT,
+    WORKSPACE_MEMO,
     job_priority,
+    run_memo,
     run_summary,
     start_attributes,
 )
-from .history import Execution, read_input, read_run
+from .follow import JobFollower
+from .histories import Histories
+from .history import Execution
+from .storage.base import Storage
 
 
 @dataclass(frozen=True)
 class JobView:
-    """A job as Temporal describes it."""
+    """A job as Temporal describes it, or as the archive has it."""
 
     execution: Execution
     task_queue: str
     is_open: bool
     start: RunInput
+    is_archived: bool = False
+    """Whether the server has forgotten it, or never had it."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +69,12 @@ class JobSummary:
 
 
 class Jobs:
-    """The jobs of one Temporal namespace."""
+    """The jobs of one Temporal namespace, and those of the archive of one storage."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, storage: Storage | None = None) -> None:
         self._client = client
+        self.histories = Histories.on(client, storage)
+        """Where they are read from."""
 
     async def start(self, start: RunInput, *, task_queue: str) -> Execution:
         """Start the root run of a job; the same job id with the same task is the job that is there already.
@@ -70,30 +82,59 @@ class Jobs:
         Raises:
             UsageError: the job id belongs to another task.
         """
-        try:
-            handle = await self._client.start_workflow(
-                EXPERT_RUN,
-                start,
-                id=start.job_id,
-                task_queue=task_queue,
-                result_type=RunResult,
-                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-                static_summary=run_summary(start),
-                search_attributes=TypedSearchAttributes(start_attributes(start)),
-                priority=job_priority(start.job_id),
-                task_timeout=WORKFLOW_TASK_TIMEOUT,
-                request_eager_start=True,
+        if await self.histories.newest_record(start.job_id) is None:
+            with suppress(WorkflowAlreadyStartedError):
+                return await self._start(start, task_queue, WorkflowIDReusePolicy.REJECT_DUPLICATE)
+        existing = await self.view(start.job_id)
+        if not await self._has_task(existing, start):
+            raise UsageError(
+                f"Job {start.job_id} exists already, with another expert or query.",
+                code="usage.job_exists",
+                hint=f"Choose another --job-id, or look at it with `perstack log --job {start.job_id}`.",
             )
+        return existing.execution
+
+    async def go_on(self, start: RunInput, *, task_queue: str) -> Execution:
+        """Start the next execution of a job that is closed.
+
+        Raises:
+            UsageError: somebody else has done so meanwhile.
+        """
+        try:
+            return await self._start(start, task_queue, WorkflowIDReusePolicy.ALLOW_DUPLICATE)
         except WorkflowAlreadyStartedError as error:
-            existing = await self.view(start.job_id)
-            if (existing.start.expert_key, existing.start.query) != (start.expert_key, start.query):
-                raise UsageError(
-                    f"Job {start.job_id} exists already, with another expert or query.",
-                    code="usage.job_exists",
-                    hint=f"Choose another --job-id, or look at it with `perstack log --job {start.job_id}`.",
-                ) from error
-            return existing.execution
+            raise UsageError(
+                f"Somebody else went on with job {start.job_id} a moment ago.",
+                code="usage.job_open",
+                hint=f"`perstack resume {start.job_id}` follows it.",
+            ) from error
+
+    async def _start(self, start: RunInput, task_queue: str, reuse: WorkflowIDReusePolicy) -> Execution:
+        handle = await self._client.start_workflow(
+            EXPERT_RUN,
+            start,
+            id=start.job_id,
+            task_queue=task_queue,
+            result_type=RunResult,
+            id_reuse_policy=reuse,
+            id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+            static_summary=run_summary(start),
+            search_attributes=TypedSearchAttributes(start_attributes(start)),
+            memo=run_memo(start),
+            priority=job_priority(start.job_id),
+            task_timeout=WORKFLOW_TASK_TIMEOUT,
+            request_eager_start=True,
+        )
         return Execution(start.job_id, handle.first_execution_run_id)
+
+    async def _has_task(self, job: JobView, start: RunInput) -> bool:
+        """Whether a job was begun with, or last asked, what `start` asks."""
+        task = (start.expert_key, start.query)
+        if (job.start.expert_key, job.start.query) == task:
+            return True
+        first = (await self.histories.job_chain(job.execution))[0]
+        begun = await self.histories.read_input(first)
+        return (begun.expert_key, begun.query) == task
 
     async def view(self, job_id: str) -> JobView:
         """The newest execution of a job.
@@ -105,13 +146,17 @@ class Jobs:
             description = await self._client.get_workflow_handle(job_id).describe()
         except RPCError as error:
             # An id that is empty or too long is refused as such.
-            if error.status in (RPCStatusCode.NOT_FOUND, RPCStatusCode.INVALID_ARGUMENT):
+            if error.status not in (RPCStatusCode.NOT_FOUND, RPCStatusCode.INVALID_ARGUMENT):
+                raise
+            archived = await self._archived(job_id)
+            if archived is None:
                 raise UsageError(
-                    f"There is no job {job_id} on this server.",
+                    f"There is no job {job_id} on this server, nor in the archive.",
                     code="usage.unknown_job",
-                    hint="Check the id and the server (--address, TEMPORAL_ADDRESS, PERSTACK_DATA_DIR).",
+                    hint="Check the id, the server (--address, TEMPORAL_ADDRESS) and the storage (PERSTACK_STORAGE, "
+                    "PERSTACK_DATA_DIR).",
                 ) from error
-            raise
+            return archived
         execution = Execution(job_id, description.run_id)
         if description.workflow_type != EXPERT_RUN:
             raise UsageError(f"{job_id} is not a Perstack job but a workflow of type {description.workflow_type}.")
@@ -119,14 +164,24 @@ class Jobs:
             execution=execution,
             task_queue=description.task_queue,
             is_open=description.status == WorkflowExecutionStatus.RUNNING,
-            start=await read_input(self._client, execution),
+            start=await self.histories.read_input(execution),
         )
+
+    async def _archived(self, job_id: str) -> JobView | None:
+        record = await self.histories.newest_record(job_id) if is_job_id(job_id) else None
+        if record is None:
+            return None
+        start = await self.histories.read_input(record.execution)
+        return JobView(record.execution, record.task_queue, is_open=False, start=start, is_archived=True)
 
     async def list(self, *, take: int, status: str | None = None) -> AsyncIterator[JobSummary]:
         """The newest jobs first, at most `take`; of one `status` where it is given."""
-        query = f"WorkflowType = '{EXPERT_RUN}' AND ParentWorkflowId IS NULL"
+        seen = set[str]()
         found = 0
-        async for execution in self._client.list_workflows(query):
+        async for execution in self._client.list_workflows(_ROOTS):
+            if execution.id in seen:
+                continue  # an earlier execution of a job that went on
+            seen.add(execution.id)
             summary = _summary(execution)
             if status is not None and summary.status != status:
                 continue
@@ -134,6 +189,29 @@ class Jobs:
             found += 1
             if found >= take:
                 return
+
+    async def latest_in(self, workspace: str) -> str:
+        """The id of the job that was started last in a workspace.
+
+        Raises:
+            UsageError: there is none on this server.
+        """
+        async for execution in self._client.list_workflows(_ROOTS):
+            if await execution.memo_value(WORKSPACE_MEMO, "", type_hint=str) == workspace:
+                return execution.id
+        raise UsageError(
+            f"No job has run in {workspace} yet.",
+            code="usage.unknown_job",
+            hint="`perstack jobs` lists the jobs of the server; --continue-job names one.",
+        )
+
+    async def lineage(self, view: JobView) -> Lineage:
+        """All checkpoints that a job can go on from."""
+        chain = await self.histories.job_chain(view.execution)
+        follower = JobFollower(self.histories, *chain, wait=False, is_keeping=True)
+        async for _ in follower.events():
+            pass
+        return follower.lineage()
 
     async def cancel(self, view: JobView) -> None:
         """Ask a job to end; a worker has to poll its queue."""
@@ -173,7 +251,7 @@ class Jobs:
 
     async def questions(self, execution: Execution) -> tuple[ToolCall, ...]:
         """What a job asks a person now."""
-        reader = await read_run(self._client, execution)
+        reader = await self.histories.read_run(execution)
         if reader.fold is None or reader.closed or reader.fold.state.state != State.CALLING_INTERACTIVE_TOOLS:
             return ()
         return tuple(reader.fold.state.checkpoint.pending_tool_calls or ())
@@ -201,6 +279,7 @@ class Jobs:
         return True
 
 
+_ROOTS = f"WorkflowType = '{EXPERT_RUN}' AND ParentWorkflowId IS NULL AND ExecutionStatus != 'ContinuedAsNew'"
 _ANSWER_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 """Seconds between tries of an answer."""
 _OPEN = {"running", "waiting"}

@@ -72,6 +72,10 @@ class DataFolder:
         """Held by the supervisor and by the server itself, so it is free only when nobody has the database open."""
         return self.locks / "server.lock"
 
+    def job_log(self, job_id: str) -> Path:
+        """What the background worker of a detached job says."""
+        return self.root / "logs" / f"{job_id}.log"
+
     def job_lock(self, job_id: str) -> Path:
         """Held by the process that works on a job."""
         return self.locks / "jobs" / f"{job_id}.lock"

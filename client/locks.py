@@ -14,6 +14,7 @@ class JobLock:
     def __init__(self, data: DataFolder, job_id: str) -> None:
         if not is_job_id(job_id):
             raise ValueError(f"not a job id: {job_id!r}")
+        self.job_id = job_id
         self._lock = FileLock(data.job_lock(job_id))
 
     @property

@@ -10,7 +10,7 @@ from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
-from ..workflows.contracts import OPEN_SESSION, WORKER_LOST, Heartbeat
+from ..workflows.contracts import ARCHIVE, OPEN_SESSION, WORKER_LOST, Heartbeat
 from .history import Execution
 
 
@@ -53,8 +53,8 @@ async def _fail(client: Client, execution: Execution, activity: PendingActivityI
     handle = client.get_async_activity_handle(
         workflow_id=execution.workflow_id, run_id=execution.temporal_run_id, activity_id=activity.activity_id
     )
-    # Opening a session may simply be tried again; what became of a call is for the machine to decide.
-    is_call = activity.activity_type.name != OPEN_SESSION.name
+    # Some may simply be tried again; what became of a call is for the machine to decide.
+    is_call = activity.activity_type.name not in (OPEN_SESSION.name, ARCHIVE.name)
     lost = ApplicationError("The worker of this call is gone.", *details, type=WORKER_LOST, non_retryable=is_call)
     try:
         await handle.fail(lost)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from .failures import Failure
 from .messages import ExpertMessage, Message, ResultPart, TextPart, ToolMessage, ToolResultPart
 from .run import Generation
+from .seed import Seed
 from .wire import Wire
 
 CASSETTE_VERSION = 1
@@ -66,6 +67,8 @@ class Cassette(Wire):
     expert_key: str
     workspace: str = ""
     """The folder it was recorded in; strict comparison treats the replay's own as the same."""
+    seed: Seed | None = None
+    """What the recorded job went on from, if it had a past."""
     entries: tuple[CassetteEntry, ...] = ()
 
     def find(self, path: tuple[str, ...], ordinal: int) -> CassetteEntry | None:

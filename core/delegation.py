@@ -19,6 +19,7 @@ def delegate_call(turn: Turn, index: int) -> DelegateCall:
     call = state.calls[index]
     delegated_by = turn.delegated_by(index)
     experts = reachable_experts(call.skill_name, state.toolset.experts)
+    seed = state.start.seed
     locked = {
         key: tools
         for key, tools in state.start.locked_tools.items()
@@ -34,6 +35,8 @@ def delegate_call(turn: Turn, index: int) -> DelegateCall:
         locked_tools=locked,
         query=str(call.args["query"]),
         first_step=state.checkpoint.step_number + 1,
+        # Only the calls that were open when the run stopped have a past.
+        seed=seed.delegates.get(index) if seed is not None and state.generations == seed.generations else None,
         delegated_by=delegated_by,
         settings=state.start.settings,
     )

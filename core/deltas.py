@@ -5,18 +5,22 @@ from typing import Literal
 
 from .failures import Attempt
 
+DeltaKind = Literal["reasoning", "text"]
+
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """One piece of reasoning or text, numbered inside its attempt."""
+    """One piece of reasoning or text, by its place in what its attempt says of that kind."""
 
     workflow_id: str
     temporal_run_id: str
     ordinal: int
     """The generation of the run it belongs to."""
-    attempt: int
-    seq: int
-    kind: Literal["reasoning", "text"]
+    begun_at: int
+    """When its attempt began, in milliseconds since the epoch: a count of attempts starts anew after a lost worker."""
+    kind: DeltaKind
+    offset: int
+    """How many characters came before it; pieces that follow each other may leave a gap, never overlap."""
     text: str
 
 

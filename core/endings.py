@@ -3,6 +3,7 @@
 from .effects import Finish
 from .events import CompleteRun, SkillDisconnected, StopRunByCancellation, StopRunByError
 from .failures import Failure
+from .seed import UNANSWERED
 from .state import State
 from .tools import text_outcome
 from .toolwork import results_of
@@ -21,7 +22,7 @@ def stop_by_error(turn: Turn, failure: Failure) -> None:
     """The run failed; nobody repeats it by itself."""
     failure = failure.model_copy(update={"is_retryable": False})
     turn.set_checkpoint(status="stoppedByError", error=failure)
-    _settle_calls(turn, "The run stopped before this call was answered.")
+    _settle_calls(turn, UNANSWERED)
     turn.emit(StopRunByError, checkpoint=turn.state.checkpoint, step=turn.state.step, error=failure)
     finish(turn)
 

@@ -24,6 +24,11 @@ class Fold:
     def __post_init__(self) -> None:
         self.state = begin(self.start)
 
+    def carry_on(self, start: RunInput) -> None:
+        """Go on with the next execution of the same run, whose input holds the state the last one left."""
+        self.start = start
+        self.state = begin(start)
+
     def feed(self, trigger: Trigger, at_ms: int) -> list[Event]:
         """The events of `trigger`, stamped with the time of the history event it came from.
 

@@ -13,6 +13,7 @@ from .events import (
     CompleteStreamingReasoning,
     CompleteStreamingRunResult,
     Event,
+    ResumeFromStop,
     Retry,
     StartGeneration,
     StartRun,
@@ -28,6 +29,7 @@ from .messages import (
     UserMessage,
 )
 from .run import Generation, SessionReport
+from .seed import Seed
 from .state import RunState, State
 from .tools import ToolCall, ToolResult
 from .toolwork import (
@@ -38,6 +40,9 @@ from .toolwork import (
     call_tools,
     delegate_finished,
     person_answered,
+    resume_from,
+    seeded_answer,
+    settle,
     tool_failed,
 )
 from .triggers import (
@@ -103,7 +108,7 @@ def is_legal(state: RunState, trigger: Trigger) -> bool:
 def _take(turn: Turn, trigger: Trigger) -> None:
     match trigger:
         case Started():
-            turn.initialize_runtime()
+            turn.initialize_runtime(answered=seeded_answer(turn.state))
             turn.set(is_opening=True)
             turn.ask(OpenSession())
         case SessionOpened(report):
@@ -144,17 +149,45 @@ def _session_opened(turn: Turn, report: SessionReport) -> None:
         start=state.start.model_copy(update={"settings": settings}),
         toolset=state.toolset.model_copy(update={"skill_tools": report.skill_tools}),
     )
+    if state.start.seed is not None:
+        _go_on(turn, state.start.seed)
+        return
     _start_run(turn, opening(report.instruction or "", state.start.query, state.start.files))
     if not turn.state.is_cancelling:
         _prepare_step(turn)
 
 
+def _go_on(turn: Turn, seed: Seed) -> None:
+    """The first event of a run with a past: a new task, or the resumption of the old one."""
+    if seed.message is None:
+        _follow(turn, resume_from(turn, seed))
+        return
+    initial = turn.state.checkpoint
+    settled = settle(turn, seed)
+    message = turn.with_ids(seed.message)
+    turn.emit(StartRun, initial_checkpoint=initial, input_messages=(*settled, message))
+    turn.set_checkpoint(status="proceeding", pending_tool_calls=None, partial_tool_results=None)
+    turn.append(message, is_new=False)
+    turn.set_step(input_messages=(*settled, message))
+    if not turn.state.is_cancelling:
+        _prepare_step(turn)
+
+
 def _session_failed(turn: Turn, failure: Failure) -> None:
-    if turn.state.is_opening:  # a run opens with startRun even if it ends at once
-        _start_run(turn, opening("", turn.state.start.query, turn.state.start.files)[1:])
+    if turn.state.is_opening:  # a run opens with its first event even if it ends at once
+        _open_in_vain(turn)
     turn.set(is_opening=False, is_generating=False, running=())
     if not turn.state.is_cancelling:
         stop_by_error(turn, failure)
+
+
+def _open_in_vain(turn: Turn) -> None:
+    start = turn.state.start
+    if start.begins_with_query:
+        message = start.seed.message if start.seed is not None else None
+        _start_run(turn, (message,) if message else opening("", start.query, start.files)[1:])
+    else:
+        turn.emit(ResumeFromStop, checkpoint=turn.state.checkpoint)
 
 
 def _start_run(turn: Turn, first: tuple[InstructionMessage | UserMessage, ...]) -> None:
@@ -181,14 +214,16 @@ def _prepare_step(turn: Turn) -> None:
 
 
 def _ask_generation(turn: Turn) -> None:
-    state = turn.state
-    turn.ask(
-        Generate(
-            step_number=state.checkpoint.step_number,
-            ordinal=state.generations,
-            position=state.position,
-            appendix=state.appendix,
-        )
+    turn.ask(open_generation(turn.state))
+
+
+def open_generation(state: RunState) -> Generate:
+    """The model call that a run in GeneratingToolCall waits for."""
+    return Generate(
+        step_number=state.checkpoint.step_number,
+        ordinal=state.generations,
+        position=state.position,
+        appendix=state.appendix,
     )
 
 
@@ -293,6 +328,8 @@ def _follow(turn: Turn, verdict: Verdict) -> None:
         stop_by_loss(turn, verdict.text)
     elif verdict.kind == "stepDone":
         _finish_step(turn)
+    elif verdict.kind == "generate":
+        _prepare_step(turn)
 
 
 def _finish_step(turn: Turn) -> None:

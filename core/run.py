@@ -4,8 +4,9 @@ from typing import Any, Literal
 
 from .checkpoint import CheckpointStatus, DelegatedBy
 from .expert import Expert, ProviderName, ReasoningBudget, Tier
-from .failures import Attempt, Failure
+from .failures import Attempt, Failure, PerstackError
 from .messages import ExpertPart, UserPart
+from .seed import Carried, Seed
 from .skills import SkillStart
 from .tools import ToolSpec
 from .usage import NO_USAGE, Usage
@@ -72,8 +73,25 @@ class JobSettings(Wire):
     storage_id: str = ""
     search_attributes: tuple[str, ...] = ()
     """The search attributes the server knows; only these may be set."""
+    is_archiving: bool = False
+    """Whether every execution writes its history into the storage before it ends: the server will forget it soon."""
     cassette: BlobRef | None = None
     is_replay_strict: bool = False
+
+
+def require_known_machine(settings: JobSettings) -> None:
+    """Refuse a run that this release cannot understand; every older one it can.
+
+    Raises:
+        PerstackError: a newer release started it.
+    """
+    if settings.machine_version > MACHINE_VERSION:
+        raise PerstackError(
+            f"This run was started by a newer Perstack ({settings.runtime_version}, machine "
+            f"{settings.machine_version}); this one knows machine {MACHINE_VERSION}.",
+            code="machine.newer",
+            hint="Upgrade Perstack here.",
+        )
 
 
 class RunInput(Wire):
@@ -92,8 +110,19 @@ class RunInput(Wire):
     locked_tools: dict[str, tuple[ToolSpec, ...]] = {}
     """By expert, what its MCP skills offer according to `perstack.lock`; those skills start at their first call."""
     first_step: int = 1
+    seed: Seed | None = None
+    """What the run goes on from; without it the run begins with its instruction and its task."""
+    carried: Carried | None = None
+    """The run itself, handed on by the execution before this one."""
+    previous: str | None = None
+    """Temporal's run id of the execution of the same workflow before this one."""
     delegated_by: DelegatedBy | None = None
     settings: JobSettings
+
+    @property
+    def begins_with_query(self) -> bool:
+        """Whether the expert is given a task; a run that is only resumed has its task already."""
+        return self.seed is None or self.seed.message is not None
 
     @property
     def expert(self) -> Expert:

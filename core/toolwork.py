@@ -24,6 +24,7 @@ from .events import (
 from .failures import Failure
 from .messages import ExpertMessage, TextPart, ToolMessage
 from .run import RunResult
+from .seed import UNANSWERED, Seed
 from .state import RunState, State
 from .tools import (
     ATTEMPT_COMPLETION,
@@ -47,13 +48,14 @@ MAX_LOSSES = 3
 class Verdict:
     """What is left to do after a call was answered."""
 
-    kind: Literal["wait", "stepDone", "complete", "failed"]
+    kind: Literal["wait", "stepDone", "generate", "complete", "failed"]
     text: str = ""
     """Of the run, or why it failed."""
 
 
 WAIT = Verdict("wait")
 STEP_DONE = Verdict("stepDone")
+GENERATE = Verdict("generate")
 
 
 def call_tools(turn: Turn) -> Verdict:
@@ -331,21 +333,70 @@ def _delegate(turn: Turn, delegates: list[int], people: list[int]) -> None:
 def _resume(turn: Turn, *, step_number: int, answered: InteractiveAnswer | None = None) -> Verdict:
     """Open the next segment and go on with what is still pending (ResumingFromStop)."""
     turn.new_segment(step_number=step_number, answered=answered)
+    return _resume_here(turn)
+
+
+def resume_from(turn: Turn, seed: Seed) -> Verdict:
+    """Go on where another run stopped: with what still waits there, or with the next generation."""
+    if not turn.state.calls:
+        turn.emit(ResumeFromStop, checkpoint=turn.state.checkpoint)
+        turn.set_checkpoint(status="proceeding")
+        turn.set(state=State.RESUMING_FROM_STOP)
+        return WAIT if turn.state.is_cancelling else GENERATE
+    waiting = {*_of_kind(turn.state, "delegate"), *_of_kind(turn.state, "interactive")}
+    for index in range(len(turn.state.calls)):
+        # A tool that is not offered any more cannot answer either.
+        if index not in turn.state.results and index not in waiting:
+            _answer(turn, index, text_outcome(UNANSWERED, is_error=True), is_ours=True)
+    if seed.answer is not None:
+        _answer(turn, seed.answer.index, text_outcome(seed.answer.text), is_ours=True)
+    return WAIT if turn.state.is_cancelling else _resume_here(turn)
+
+
+def settle(turn: Turn, seed: Seed) -> tuple[ToolMessage, ...]:
+    """Answer the calls that were open when the run stopped, so that it can be told something new."""
+    if not turn.state.calls:
+        return ()
+    for known in seed.settlement().results:
+        _answer(turn, known.index, ToolOutcome(result=known.contents, is_error=known.is_error))
+    message = _append_results(turn)
+    turn.set(calls=(), results={})
+    return (message,)
+
+
+def seeded_answer(state: RunState) -> InteractiveAnswer | None:
+    """The person's answer that a run goes on with, as the event that opens it shows it."""
+    seed = state.start.seed
+    if seed is None or seed.answer is None:
+        return None
+    call = seed.calls[seed.answer.index]
+    return InteractiveAnswer(
+        tool_call_id=call.id, tool_name=call.tool_name, skill_name=call.skill_name, text=seed.answer.text
+    )
+
+
+def _resume_here(turn: Turn) -> Verdict:
+    """ResumingFromStop: delegates that have no result yet, then people, then the tool message."""
     state = turn.state
-    people = _of_kind(state, "interactive")
+    delegates, people = _of_kind(state, "delegate"), _of_kind(state, "interactive")
+    pending = _calls(state, [*delegates, *people])
     turn.set_checkpoint(
         delegate_to=None,
-        pending_tool_calls=_calls(state, people) or None,
+        pending_tool_calls=pending or None,
         partial_tool_results=results_of(turn),
     )
     turn.emit(ResumeFromStop, checkpoint=turn.state.checkpoint)
     turn.set_checkpoint(status="proceeding")
     turn.set(state=State.RESUMING_FROM_STOP)
     results = results_of(turn)
-    if people:
-        pending = _calls(state, people)
+    if pending:
         turn.emit(ResumeToolCalls, pending_tool_calls=pending, partial_tool_results=results)
         turn.set_step(pending_tool_calls=pending, partial_tool_results=results)
+    if delegates:
+        turn.set(state=State.CALLING_DELEGATES)
+        _delegate(turn, delegates, people)
+        return WAIT
+    if people:
         turn.emit(ProceedToInteractiveTools, pending_tool_calls=pending, partial_tool_results=results)
         _ask_person(turn, people)
         return WAIT

@@ -137,7 +137,7 @@ class Turn:
             max_steps=start.settings.limits.max_steps,
             max_retries=start.settings.limits.max_retries,
             timeout=start.settings.limits.timeout_ms,
-            query=start.query if self.state.segment == 0 else None,
+            query=start.query if self.state.segment == 0 and start.begins_with_query else None,
             interactive_tool_call=answered,
         )
 
@@ -209,7 +209,7 @@ class Turn:
     def finish_step(self) -> bool:
         """Leave FinishingStep; returns whether the run goes on."""
         limit = self.state.start.settings.limits.max_steps
-        if self.state.generations >= limit:
+        if self.state.generations - self.state.earlier_generations >= limit:
             self.set_checkpoint(status="stoppedByExceededMaxSteps")
             self.emit(StopRunByExceededMaxSteps, checkpoint=self.state.checkpoint, step=self.state.step)
             return False

@@ -1,7 +1,7 @@
 """Names and payloads that workflows, activities and readers share; the only module both sides import."""
 
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from temporalio.exceptions import (
     ActivityError,
@@ -28,6 +28,8 @@ WORKER_LEAVING = "worker.leaving"
 """Type of the failure by which a worker that is leaving refuses what it has not begun."""
 WORKER_SHUTDOWN = "WorkerShutdown"
 """The SDK's name for an activity cut off by its worker's end."""
+TOO_LONG = "activity.timeout"
+TOOK_TOO_LONG = "The call took longer than its time limit and was ended."
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -81,6 +83,18 @@ class Response(Wire):
     text: str
 
 
+Closing = Literal["completed", "failed", "cancelled", "continuedAsNew"]
+"""How an execution ends by itself."""
+
+
+class ArchiveRequest(Wire):
+    """Keep the calling execution's history; what it cannot show yet is said here."""
+
+    job_id: str
+    closing: Closing
+    previous: str | None = None
+
+
 class FailureDetails(Wire):
     """The first detail of every failure our activities raise."""
 
@@ -90,17 +104,25 @@ class FailureDetails(Wire):
 
 
 class Heartbeat(Wire):
-    """What a running model call reports: failed attempts so far, and the tail of its text (DESIGN §5)."""
+    """What a running model call reports: failed attempts so far, and the tail of what it says (DESIGN §5)."""
 
     attempts: tuple[Attempt, ...] = ()
+    begun_at: int = 0
+    """When the attempt that says this began, in milliseconds since the epoch; details outlive their attempt."""
     seq: int = 0
     offset: int = 0
+    """How many characters of text came before `tail`."""
     tail: str = ""
+    reasoning_offset: int = 0
+    reasoning_tail: str = ""
+    waiting: str = ""
+    """What keeps the call from going on, for people: a storage that is away."""
 
 
 OPEN_SESSION = ActivitySpec("open_session", OpenRequest, SessionReport)
 GENERATE = ActivitySpec("generate", GenerateRequest, Generation)
 CALL_TOOL = ActivitySpec("call_tool", CallRequest, CallAnswer)
+ARCHIVE = ActivitySpec("archive", ArchiveRequest, type(None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +151,7 @@ def read_activity_failure(error: BaseException) -> Lost | Cancelled | FailureDet
         case TimeoutError(type=TimeoutType.SCHEDULE_TO_START):
             return Lost(has_started=False)
         case TimeoutError():
-            message = "The call took longer than its time limit and was ended."
-            return FailureDetails(failure=Failure(name="activity.timeout", message=message))
+            return FailureDetails(failure=Failure(name=TOO_LONG, message=TOOK_TOO_LONG))
         case CancelledError():
             return Cancelled()
         case ApplicationError(type=kind) if kind == WORKER_LEAVING:

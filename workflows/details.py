@@ -27,6 +27,11 @@ def describe(state: RunState) -> str:
         f"- model: {state.start.expert.model.model}",
         f"- tokens: {usage.input_tokens} in ({usage.cached_input_tokens} cached) · {usage.output_tokens} out",
     ]
+    origin = state.start.seed.origin if state.start.seed else None
+    if origin is not None:
+        lines.append(
+            f"- goes on from step {origin.step_number} of `{origin.job_id}`, checkpoint `{origin.checkpoint_id}`"
+        )
     if checkpoint.context_window_usage is not None:
         lines.append(f"- context: {checkpoint.context_window_usage:.0%}")
     lines.extend(

@@ -11,6 +11,7 @@ from temporalio.common import TypedSearchAttributes
 from temporalio.exceptions import FailureError
 from temporalio.workflow import ActivityCancellationType, ChildWorkflowCancellationType, ParentClosePolicy
 
+from ..core.conversation import Appendix
 from ..core.effects import CallTools, Delegate, DelegateCall, Generate, PlannedCall
 from ..core.ids import cuid_from, delegate_workflow_id
 from ..core.run import RunInput, RunResult, SessionReport
@@ -42,6 +43,7 @@ from .options import (
     OPEN_RETRY,
     PRIVATE_QUEUE_WAIT,
     SKILL_START_TIMEOUT,
+    STORAGE_WAIT,
     WORKFLOW_TASK_TIMEOUT,
     call_summary,
     call_timeout,
@@ -49,6 +51,7 @@ from .options import (
     generate_summary,
     generate_timeout,
     job_priority,
+    run_memo,
     run_summary,
     start_attributes,
 )
@@ -57,6 +60,10 @@ from .outcomes import Ending, not_called, not_generated, session_not_opened
 In = TypeVar("In")
 Out = TypeVar("Out")
 WAIT = ActivityCancellationType.WAIT_CANCELLATION_COMPLETED
+
+
+APPENDIX_BYTES = 48 * 1024
+"""The longest that goes with a call; safely below the size from which a payload lies in the storage."""
 
 
 class _NoSession(Exception):
@@ -72,13 +79,19 @@ class Interpreter:
         self._start = start
         self._post = post
         self._report_bug = report_bug
-        self._queue: str | None = None
+        self.queue: str | None = None
+        """Where the worker that holds the session takes its calls; unknown until one does."""
         self._workspace_id = start.settings.workspace_id
         self._opening: asyncio.Task[SessionReport] | None = None
         self._openings = 0
         self._handles: set[asyncio.Task[Any]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_cancelled = False
+
+    def take_over(self, queue: str | None) -> None:
+        """Go on with the session of the execution before this one, on the worker that has it."""
+        self.queue = queue
+        self._openings = 1  # the first opening of a run is an event; this is a later one
 
     def open_first(self) -> None:
         """Open the session and report it."""
@@ -142,7 +155,7 @@ class Interpreter:
             OpenRequest(is_first=ordinal == 0, workspace_id=self._workspace_id),
             result_type=SessionReport,
             activity_id=f"open-{ordinal}",
-            start_to_close_timeout=SKILL_START_TIMEOUT,
+            start_to_close_timeout=SKILL_START_TIMEOUT + STORAGE_WAIT,
             heartbeat_timeout=HEARTBEAT_TIMEOUT,
             retry_policy=OPEN_RETRY,
             cancellation_type=WAIT,
@@ -154,18 +167,18 @@ class Interpreter:
         except FailureError as error:
             self._post(session_not_opened(read_activity_failure(error)))
             raise _NoSession from error
-        self._queue = report.queue
+        self.queue = report.queue
         self._workspace_id = report.workspace_id
         return report
 
     @property
     def _is_private(self) -> bool:
-        return self._queue is not None and self._queue != workflow.info().task_queue
+        return self.queue is not None and self.queue != workflow.info().task_queue
 
     def _leave_worker(self) -> None:
         """The next effect looks for another worker; one shared queue has nobody else to ask."""
         if self._is_private:
-            self._queue = None
+            self.queue = None
 
     async def _remote(
         self,
@@ -177,14 +190,14 @@ class Interpreter:
         summary: str,
         is_retried: bool = False,
     ) -> Out:
-        if self._queue is None:
+        if self.queue is None:
             await self._open()
         handle = workflow.start_activity(
             spec.name,
             request,
             result_type=spec.output_type,
             activity_id=activity_id,
-            task_queue=self._queue,
+            task_queue=self.queue,
             start_to_close_timeout=timeout,
             schedule_to_start_timeout=PRIVATE_QUEUE_WAIT if self._is_private else None,
             heartbeat_timeout=HEARTBEAT_TIMEOUT,
@@ -197,7 +210,7 @@ class Interpreter:
 
     async def _generate(self, effect: Generate) -> None:
         request = GenerateRequest(
-            step=effect.step_number, ordinal=effect.ordinal, position=effect.position, appendix=effect.appendix
+            step=effect.step_number, ordinal=effect.ordinal, position=effect.position, appendix=_sent(effect.appendix)
         )
         try:
             generation = await self._remote(
@@ -276,6 +289,7 @@ class Interpreter:
                 cancellation_type=ChildWorkflowCancellationType.WAIT_CANCELLATION_COMPLETED,
                 static_summary=run_summary(child),
                 search_attributes=TypedSearchAttributes(start_attributes(child)),
+                memo=run_memo(child),
                 priority=job_priority(child.job_id),
                 task_timeout=WORKFLOW_TASK_TIMEOUT,
             )
@@ -286,3 +300,11 @@ class Interpreter:
             parent_step = child.first_step - 1
             result = read_child_failure(error, expert_key=child.expert_key, step=parent_step)
         self._post(DelegateFinished(one.index, result))
+
+
+def _sent(appendix: Appendix) -> Appendix:
+    """What of it goes with a call. What is long is in history already, and the worker reads it there.
+
+    An input that lies in the storage is fetched before the activity begins: an outage would be a failed attempt.
+    """
+    return appendix if len(appendix.model_dump_json().encode()) <= APPENDIX_BYTES else Appendix()

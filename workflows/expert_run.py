@@ -2,21 +2,33 @@
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 from typing import Any
 
 from temporalio import workflow
 from temporalio.common import SearchAttributeUpdate
 from temporalio.exceptions import ApplicationError
+from temporalio.workflow import ActivityCancellationType
 
 from ..core.effects import AskPerson, CallTools, Delegate, Effect, Finish, Generate, OpenSession
-from ..core.machine import advance
-from ..core.run import MACHINE_VERSION, RunInput, RunResult
-from ..core.state import RunState, State, begin
+from ..core.failures import PerstackError
+from ..core.machine import advance, open_generation
+from ..core.run import RunInput, RunResult, require_known_machine
+from ..core.state import RunState, State, begin, carried_on
 from ..core.triggers import Answered, CancelRequested, Started, Trigger
-from .contracts import EXPERT_RUN, RESPOND_UPDATE, SNAPSHOT_QUERY, Response
+from .contracts import ARCHIVE, EXPERT_RUN, RESPOND_UPDATE, SNAPSHOT_QUERY, ArchiveRequest, Closing, Response
 from .details import describe
 from .effects import Interpreter
-from .options import STATUS_ATTRIBUTE, STEPS_ATTRIBUTE, TOKENS_ATTRIBUTE
+from .options import (
+    ARCHIVE_RETRY,
+    ARCHIVE_TIMEOUT,
+    HEARTBEAT_TIMEOUT,
+    STATUS_ATTRIBUTE,
+    STEPS_ATTRIBUTE,
+    TOKENS_ATTRIBUTE,
+    WORKFLOW_TASK_TIMEOUT,
+    job_priority,
+)
 
 
 @workflow.defn(name=EXPERT_RUN)
@@ -28,21 +40,31 @@ class ExpertRun:
         self._state: RunState = begin(start)
         self._inbox: deque[Trigger] = deque()
         self._bugs: list[BaseException] = []
-        self._interpreter = Interpreter(start, post=self._inbox.append, report_bug=self._bugs.append)
+        self._interpreter = Interpreter(self._state.start, post=self._inbox.append, report_bug=self._bugs.append)
         self._status = "running"
+        self._is_full = False
 
     @workflow.run
     async def run(self, start: RunInput) -> RunResult:
         """Run to the end; an error fails the workflow, a cancellation cancels it."""
-        if start.settings.machine_version > MACHINE_VERSION:
-            raise ApplicationError(
-                f"This run was started by a newer Perstack ({start.settings.runtime_version}, machine "
-                f"{start.settings.machine_version}); this worker knows machine {MACHINE_VERSION}. Upgrade it.",
-                type="machine.newer",
-                non_retryable=True,
-            )
-        self._take(Started())
+        try:
+            require_known_machine(start.settings)
+        except PerstackError as error:
+            raise ApplicationError(error.message, type=error.code, non_retryable=True) from error
+        if start.carried is None:
+            self._take(Started())
+        else:
+            self._interpreter.take_over(start.carried.queue)
+            self._interpreter.generate(open_generation(self._state))
+            self._show()
         while not self._is_stopped:
+            if self._is_full:
+                if await self._archive("continuedAsNew"):
+                    await self._be_cancelled_here()
+                    continue
+                execution = workflow.info().run_id
+                following = carried_on(self._state, queue=self._interpreter.queue, execution=execution)
+                workflow.continue_as_new(following, task_timeout=WORKFLOW_TASK_TIMEOUT)
             try:
                 await workflow.wait_condition(lambda: bool(self._inbox or self._bugs))
             except asyncio.CancelledError:
@@ -51,10 +73,10 @@ class ExpertRun:
             if self._bugs:
                 # Fails the workflow task, not the workflow: a fixed worker goes on from here.
                 raise RuntimeError("the interpreter of effects broke") from self._bugs[0]
-            while self._inbox and not self._is_stopped:
+            while self._inbox and not self._is_stopped and not self._is_full:
                 self._take(self._inbox.popleft())
         assert self._state.result is not None
-        return self._end(self._state.result)
+        return await self._end(self._state.result)
 
     @workflow.query(name=SNAPSHOT_QUERY)
     def snapshot(self) -> RunState:
@@ -87,6 +109,15 @@ class ExpertRun:
         return {state.calls[index].id: index for index in state.running if index not in answered}
 
     @property
+    def _may_carry_on(self) -> bool:
+        return (
+            workflow.info().is_continue_as_new_suggested()
+            and not self._inbox
+            and not self._state.is_cancelling
+            and workflow.all_handlers_finished()
+        )
+
+    @property
     def _is_stopped(self) -> bool:
         return self._state.state == State.STOPPED
 
@@ -104,6 +135,9 @@ class ExpertRun:
         match effect:
             case OpenSession():
                 self._interpreter.open_first()
+            case Generate() if self._may_carry_on:
+                # The step is over and nothing of the run is open: the next execution makes this call.
+                self._is_full = True
             case Generate():
                 self._interpreter.generate(effect)
             case CallTools():
@@ -128,13 +162,53 @@ class ExpertRun:
         if kept:
             workflow.upsert_search_attributes(kept)  # pyright: ignore[reportUnknownMemberType]
 
-    def _end(self, result: RunResult) -> RunResult:
+    async def _archive(self, closing: Closing) -> bool:
+        """Keep the history of this execution where the server will not; whether somebody cancelled the run meanwhile.
+
+        Whatever becomes of it, the run ends as it would have ended; then the next reader keeps the history.
+        """
+        if not self._state.start.settings.is_archiving:
+            return False
+        job_id = self._state.start.job_id
+        handle = workflow.start_activity(
+            ARCHIVE.name,
+            ArchiveRequest(job_id=job_id, closing=closing, previous=self._state.start.previous),
+            start_to_close_timeout=ARCHIVE_TIMEOUT,
+            heartbeat_timeout=HEARTBEAT_TIMEOUT,
+            retry_policy=ARCHIVE_RETRY,
+            cancellation_type=ActivityCancellationType.ABANDON,
+            summary="archive",
+            priority=job_priority(job_id),
+        )
+        is_cancelled = False
+        while not handle.done():
+            try:
+                await workflow.wait([handle])
+            except asyncio.CancelledError:
+                is_cancelled = True
+        if (error := handle.exception()) is not None:
+            workflow.logger.warning("The history was not archived: %s", error)
+        return is_cancelled
+
+    async def _be_cancelled_here(self) -> None:
+        """A cancellation between two executions: this one makes the next call after all, and ends with it."""
+        self._is_full = False
+        self._interpreter.generate(open_generation(self._state))
+        # A call that was cancelled before the server heard of it would leave no trace, and readers need one.
+        with suppress(asyncio.CancelledError):
+            await workflow.sleep(0.001)
+        self._take(CancelRequested())
+        self._interpreter.cancel()
+
+    async def _end(self, result: RunResult) -> RunResult:
         self._upsert(
             STATUS_ATTRIBUTE.value_set(result.status),
             TOKENS_ATTRIBUTE.value_set(result.usage.total_tokens),
             STEPS_ATTRIBUTE.value_set(result.last_step),
         )
-        if result.status == "stoppedByCancellation":
+        is_cancelled = result.status == "stoppedByCancellation"
+        await self._archive("cancelled" if is_cancelled else "failed" if result.failure else "completed")
+        if is_cancelled:
             raise asyncio.CancelledError
         if result.failure is not None:
             raise ApplicationError(result.failure.message, result, type=result.failure.name, non_retryable=True)

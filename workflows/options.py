@@ -16,6 +16,11 @@ PRIVATE_QUEUE_WAIT = timedelta(seconds=4)
 """A worker's own queue takes calls at once; one that does not is gone."""
 SKILL_START_TIMEOUT = timedelta(seconds=120)
 CALL_MARGIN = timedelta(seconds=30)
+STORAGE_WAIT = timedelta(hours=24)
+"""How long an outage of the storage may keep a finished call from handing in its result (decision 0011)."""
+ARCHIVE_WAIT = timedelta(minutes=10)
+"""How long a run that is over may wait for the storage to take its history; then it ends without (decision 0013)."""
+ARCHIVE_TIMEOUT = ARCHIVE_WAIT + timedelta(minutes=5)
 LONGEST_LOCAL_CALL = timedelta(seconds=20)
 WORKFLOW_TASK_TIMEOUT = timedelta(seconds=5)
 """A workflow task a dead worker held is given out again this soon."""
@@ -23,6 +28,10 @@ WORKFLOW_TASK_TIMEOUT = timedelta(seconds=5)
 NO_RETRY = RetryPolicy(maximum_attempts=1)
 OPEN_RETRY = RetryPolicy(
     initial_interval=timedelta(milliseconds=500), maximum_interval=timedelta(seconds=5), maximum_attempts=5
+)
+
+ARCHIVE_RETRY = RetryPolicy(
+    initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=30), maximum_attempts=8
 )
 
 JOB_ATTRIBUTE = SearchAttributeKey.for_keyword("PerstackJob")
@@ -33,6 +42,10 @@ QUERY_ATTRIBUTE = SearchAttributeKey.for_keyword("PerstackQuery")
 TAGS_ATTRIBUTE = SearchAttributeKey.for_keyword_list("PerstackTags")
 TOKENS_ATTRIBUTE = SearchAttributeKey.for_int("PerstackTokens")
 STEPS_ATTRIBUTE = SearchAttributeKey.for_int("PerstackSteps")
+
+
+WORKSPACE_MEMO = "PerstackWorkspace"
+ORIGIN_MEMO = "PerstackOrigin"
 
 
 def generate_retry(limits: Limits) -> RetryPolicy:
@@ -48,14 +61,14 @@ def generate_retry(limits: Limits) -> RetryPolicy:
 
 def generate_timeout(limits: Limits) -> timedelta:
     """A backstop: the activity itself ends a model call at the limit."""
-    return timedelta(milliseconds=limits.timeout_ms) + CALL_MARGIN
+    return timedelta(milliseconds=limits.timeout_ms) + CALL_MARGIN + STORAGE_WAIT
 
 
 def call_timeout(planned: PlannedCall, limits: Limits) -> timedelta:
-    """The job's timeout, or longer where the call itself asks for more (exec)."""
+    """The job's timeout, or longer where the call itself asks for more (exec), and the longest wait for the storage."""
     asked = planned.call.args.get("timeout")
     milliseconds = max(limits.timeout_ms, asked if isinstance(asked, int) else 0)
-    return timedelta(milliseconds=milliseconds) + CALL_MARGIN
+    return timedelta(milliseconds=milliseconds) + CALL_MARGIN + STORAGE_WAIT
 
 
 def job_priority(job_id: str) -> Priority:
@@ -75,6 +88,14 @@ def start_attributes(start: RunInput) -> list[SearchAttributePair[Any]]:
     if start.expert.tags:
         pairs.append(SearchAttributePair(TAGS_ATTRIBUTE, list(start.expert.tags)))
     return [pair for pair in pairs if pair.key.name in start.settings.search_attributes]
+
+
+def run_memo(start: RunInput) -> dict[str, Any]:
+    """What a list of workflows can tell of a run without reading it; also where it comes from."""
+    memo: dict[str, Any] = {WORKSPACE_MEMO: start.settings.workspace}
+    if start.seed is not None:
+        memo[ORIGIN_MEMO] = start.seed.origin.model_dump(mode="json")
+    return memo
 
 
 def run_summary(start: RunInput) -> str:

@@ -7,12 +7,28 @@ from typing import Any
 import httpx2
 from pydantic_core import from_json
 
+from ...core.expert import Expert
 from ...core.profiles.chat import server_root
 from ...core.profiles.providers import PROVIDERS
 from .transport import TRANSPORT_ERRORS, base_url_of, headers_of, http_client
 
 SECONDS = 2.0
 """How long anyone waits for it: a run can do without."""
+
+
+async def with_context_windows(
+    experts: Mapping[str, Expert], setting: Mapping[str, Any], env: Mapping[str, str]
+) -> dict[str, Expert]:
+    """The experts of a job with Ollama, with what the user's server says of its models; no table can know."""
+    unknown = {expert.model.model for expert in experts.values() if expert.model.context_window is None}
+    lengths = await asyncio.gather(*(context_length(env, setting, model) for model in unknown))
+    windows = dict(zip(unknown, lengths, strict=True))
+    return {
+        key: expert.replaced(
+            model=expert.model.replaced(context_window=windows.get(expert.model.model, expert.model.context_window))
+        )
+        for key, expert in experts.items()
+    }
 
 
 async def context_length(env: Mapping[str, str], setting: Mapping[str, Any], model: str) -> int | None:

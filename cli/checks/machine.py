@@ -18,7 +18,12 @@ LOW_BYTES = 1024**3
 """Free space below which a warning is due."""
 LEAST_BYTES = 64 * 1024**2
 """Free space below which a single payload may not fit."""
-_SECONDS = {"PERSTACK_SERVER_IDLE": 900.0, "PERSTACK_WORKER_WAIT": 10.0}
+_SECONDS = {
+    "PERSTACK_HEARTBEAT_INTERVAL": 0.5,
+    "PERSTACK_SERVER_IDLE": 900.0,
+    "PERSTACK_SESSION_IDLE": 900.0,
+    "PERSTACK_WORKER_WAIT": 10.0,
+}
 
 
 def version_checks() -> Iterator[Check]:

@@ -24,7 +24,8 @@ from ...client.connection import (
 from ...client.embedded import lease_server, running_server
 from ...client.filelock import is_free
 from ...client.locations import DataFolder
-from ...client.storage.folder import FolderDriver, FolderStorage
+from ...client.storage.driver import PayloadDriver
+from ...client.storage.folder import FolderStorage
 from ...core.failures import PerstackError, ServerError
 from ..diagnostics import progress
 from .report import Check, Tell, failed, passed, unneeded, warned
@@ -61,7 +62,7 @@ def _origin(address: str | None) -> str:
 
 
 async def _look_at(info: ServerInfo, data: DataFolder, origin: str, tell: Tell) -> None:
-    client = await connect(info, storage=FolderDriver(FolderStorage(data.storage)))
+    client = await connect(info, storage=PayloadDriver(FolderStorage(data.storage)))
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             with rpc_failures(info):

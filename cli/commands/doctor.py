@@ -70,12 +70,14 @@ async def _examine(
 ) -> None:
     # Each brings a library that takes a while to load.
     from ..checks.skills import skill_checks
+    from ..checks.storage import storage_checks
     from ..checks.temporal import temporal_checks
 
     data = data_folder()
     _make(report, "perstack", version_checks)
     _make(report, "settings", setting_checks)
     _make(report, "data folder", lambda: data_checks(data))
+    await _await(report, "storage", lambda: storage_checks(data, report.add))
     _make(report, "workspace", lambda: workspace_checks(workspace) if workspace else [_gone()])
     await _await(report, "server", lambda: temporal_checks(address, data, report.add))
     if workspace is None:

@@ -20,7 +20,7 @@ def jobs(*, take: int, status: str | None, is_json: bool, address: str | None) -
     """List jobs, one to a line."""
 
     async def command() -> ExitCode:
-        from ..job import connected
+        from ..connection import connected
 
         async with connected(address) as connection:
             found = [summary async for summary in connection.jobs.list(take=take, status=status)]

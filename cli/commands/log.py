@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -19,35 +19,57 @@ from ...core.events import (
     StartRun,
     StopRunByError,
 )
+from ...core.failures import UsageError
 from ...core.messages import TextPart, UserMessage
 from ...core.tools import ToolResult
+from ...core.usage import NO_USAGE, Usage
 from ...definitions.prices import price
 from ..diagnostics import ExitCode
 from ..lifecycle import run_command
 from ..output import EventEncoder, write_bytes, write_line
-from ..tree import fitting, job_tree, own_usages
+from ..travel import read_export, say_lost
+from ..tree import fitting, job_tree, less, origin_line, own_usages
 
 if TYPE_CHECKING:
     from ...client.follow import JobFollower
+    from ...client.histories import Histories
+    from ...client.history import Execution
 
 RULE = "─" * 50
 
 
-def log(job_id: str, *, is_json: bool, is_cassette: bool, address: str | None) -> NoReturn:
-    """Read a job and print it."""
+def log(job_id: str | None, *, file: str | None, is_json: bool, is_cassette: bool, address: str | None) -> NoReturn:
+    """Read a job, on the server, in the archive or in a file, and print it."""
 
     async def command() -> ExitCode:
-        from ...client.follow import JobFollower
-        from ..job import connected
+        if (job_id is None) == (file is None):
+            raise UsageError("Give the id of the job with --job, or an export with --file.")
+        if file is not None:
+            job = read_export(file)
+            follower, events = await _read(job.histories(), job.newest, is_recording=is_cassette)
+        else:
+            assert job_id is not None, "one of them is given"
+            from ..connection import connected
 
-        async with connected(address) as connection:
-            view = await connection.jobs.view(job_id)
-            follower = JobFollower(connection.client, view.execution, wait=False, is_recording=is_cassette)
-            events = [event async for event in follower.events()]
+            async with connected(address) as connection:
+                jobs = connection.jobs
+                view = await jobs.view(job_id)
+                follower, events = await _read(jobs.histories, view.execution, is_recording=is_cassette)
         _print(follower, events, is_json=is_json, is_cassette=is_cassette)
+        say_lost(follower.lost)
         return ExitCode.COMPLETED
 
     run_command(command)
+
+
+async def _read(
+    histories: "Histories", newest: "Execution", *, is_recording: bool
+) -> tuple["JobFollower", list[Event]]:
+    from ...client.follow import JobFollower
+
+    chain = await histories.job_chain(newest)
+    follower = JobFollower(histories, *chain, wait=False, is_recording=is_recording)
+    return follower, [event async for event in follower.events()]
 
 
 def _print(follower: "JobFollower", events: list[Event], *, is_json: bool, is_cassette: bool) -> None:
@@ -56,7 +78,7 @@ def _print(follower: "JobFollower", events: list[Event], *, is_json: bool, is_ca
     elif is_json:
         write_bytes(_json(follower.job(), events))
     else:
-        for line in _text(follower.job(), job_tree(follower.readers.values()), _cost(follower), events):
+        for line in _text(follower, events):
             write_line(fitting(line, sys.stdout.encoding))
 
 
@@ -81,7 +103,8 @@ def _summary(events: Sequence[Event]) -> dict[str, Any]:
     return summary
 
 
-def _text(job: Job, tree: Sequence[str], cost: str, events: Sequence[Event]) -> list[str]:
+def _text(follower: "JobFollower", events: Sequence[Event]) -> list[str]:
+    job = follower.job()
     lines = [
         f"Job: {job.id} ({job.status})",
         f"Expert: {job.coordinator_expert_key}",
@@ -92,8 +115,16 @@ def _text(job: Job, tree: Sequence[str], cost: str, events: Sequence[Event]) -> 
         lines.append(f"Finished: {_time(job.finished_at, '%Y-%m-%d %H:%M:%S')}")
     usage = job.usage
     lines.append(f"Tokens: {usage.input_tokens} in ({usage.cached_input_tokens} cached), {usage.output_tokens} out")
-    lines.append(f"Cost: {cost}")
-    lines.extend(("Runs:", *tree, "Events:", RULE))
+    abandoned = less(_total(own for _, own in own_usages(follower.trees)), usage)
+    if abandoned != NO_USAGE:
+        given_up = f"{abandoned.input_tokens} in, {abandoned.output_tokens} out"
+        lines.append(f"Abandoned: {given_up} in branches nobody went on from")
+    lines.append(f"Cost: {_cost(follower)}")
+    lines.append("Runs:")
+    for tree in follower.trees:
+        origin = origin_line(tree)
+        lines.extend((*((origin,) if origin else ()), *job_tree(tree)))
+    lines.extend(("Events:", RULE))
     for event in events:
         place = f"[Step {event.step_number}] " if isinstance(event, RunBase) else ""
         who = f"  {event.expert_key}" if isinstance(event, RunBase) else ""
@@ -103,10 +134,14 @@ def _text(job: Job, tree: Sequence[str], cost: str, events: Sequence[Event]) -> 
     return lines
 
 
+def _total(usages: Iterable[Usage]) -> Usage:
+    return sum(usages, NO_USAGE)
+
+
 def _cost(follower: "JobFollower") -> str:
     """By the providers' price lists; a price that nobody knows is never taken for nothing."""
     total, unknown = Decimal(0), set[str]()
-    for model, usage in own_usages(follower.readers.values()):
+    for model, usage in own_usages(follower.trees):
         if not usage.total_tokens and not usage.input_tokens:
             continue
         known = price(model.provider, model.model, usage)

@@ -12,7 +12,7 @@ def resume(job_id: str, *, filter_types: str | None, address: str | None) -> NoR
 
     async def command() -> ExitCode:
         writer = EventWriter(parse_filter(filter_types))
-        from ..job import resume_job
+        from ..continuing import resume_job
 
         return await resume_job(job_id, address=address, writer=writer)
 

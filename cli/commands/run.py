@@ -21,8 +21,8 @@ from ...definitions.hosts import allowed_endpoints
 from ...definitions.load import load_config
 from ...definitions.lockfile import lock_for
 from ...definitions.resolve import Overrides, ResolvedJob, parse_provider, parse_reasoning_budget, resolve_job
-from ..diagnostics import ExitCode, show_error, warn
-from ..lifecycle import leave, run_command
+from ..diagnostics import ExitCode, warn
+from ..lifecycle import run_command
 from ..output import parse_filter
 
 
@@ -31,7 +31,12 @@ class RunOptions:
     """What was typed, nothing interpreted."""
 
     expert_key: str
-    query: str
+    query: str | None = None
+    is_latest: bool = False
+    continue_job: str | None = None
+    resume_from: str | None = None
+    is_branch: bool = False
+    is_answer: bool = False
     config: str | None = None
     provider: str | None = None
     model: str | None = None
@@ -48,7 +53,22 @@ class RunOptions:
     replay: str | None = None
     is_replay_strict: bool = False
     is_frozen: bool = False
+    is_detached: bool = False
     is_verbose: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Past:
+    """Which job to go on with, and from where."""
+
+    job_id: str | None
+    """Without one, the workspace's newest."""
+    checkpoint_id: str | None
+    """Without one, as the job stands."""
+    is_branch: bool
+    """A new job from there instead of the next execution of the old one."""
+    is_answer: bool
+    """The text answers what the job asks a person."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +76,7 @@ class PreparedRun:
     """A run that is checked as far as this machine can check it without Temporal."""
 
     options: RunOptions
+    past: Past | None
     job: ResolvedJob
     job_id: str
     workspace: Path
@@ -74,6 +95,7 @@ def prepare(options: RunOptions) -> PreparedRun:
     types = parse_filter(options.filter_types)
     if options.job_id is not None and not is_job_id(options.job_id):
         raise UsageError(f"Invalid job id: {options.job_id}", hint="Up to 128 letters, digits, `_` and `-`.")
+    past = _past(options)
     workspace = _workspace()
     _require_texts({"The query": options.query, "--model": options.model, "--task-queue": options.task_queue})
     overrides = Overrides(
@@ -109,6 +131,7 @@ def prepare(options: RunOptions) -> PreparedRun:
     job_id = options.job_id or cuid_from(uuid.uuid4().hex)
     return PreparedRun(
         options=options,
+        past=past,
         job=job,
         job_id=job_id,
         workspace=workspace,
@@ -124,11 +147,55 @@ def run(options: RunOptions) -> NoReturn:
 
     async def command() -> ExitCode:
         prepared = prepare(options)
+        if prepared.past is not None:
+            from ..continuing import continue_job
+
+            return await continue_job(prepared, prepared.past)
         from ..job import run_job
 
         return await run_job(prepared)
 
     run_command(command, is_verbose=options.is_verbose)
+
+
+def _past(options: RunOptions) -> Past | None:
+    """What the options for going on with a job say; `None` for a new job."""
+    if options.resume_from is not None and options.continue_job is None:
+        raise UsageError("--resume-from requires --continue-job")
+    if options.is_latest and options.continue_job is not None:
+        raise UsageError("--continue and --continue-job both name a job.", hint="Give one of them.")
+    if not options.is_latest and options.continue_job is None:
+        _require_new(options)
+        return None
+    if options.continue_job is not None and not is_job_id(options.continue_job):
+        raise UsageError(f"Invalid job id: {options.continue_job}", hint="Up to 128 letters, digits, `_` and `-`.")
+    if options.is_answer and options.query is None:
+        raise UsageError("-i needs the answer in place of the query.")
+    if options.is_detached and options.is_answer:
+        raise UsageError("--detach cannot be combined with -i.", hint="`perstack respond` answers and works.")
+    if options.replay:
+        raise UsageError("--replay starts a new job.", hint="A cassette brings its own past along.")
+    if options.job_id is not None and not options.is_branch:
+        raise UsageError("--job-id names a new job.", hint="With --continue-job it needs --branch.")
+    if options.files and (options.is_answer or options.query is None):
+        raise UsageError("--file goes with a new query.")
+    return Past(
+        job_id=options.continue_job,
+        checkpoint_id=options.resume_from,
+        is_branch=options.is_branch,
+        is_answer=options.is_answer,
+    )
+
+
+def _require_new(options: RunOptions) -> None:
+    for name, is_given in (("--branch", options.is_branch), ("-i", options.is_answer)):
+        if is_given:
+            raise UsageError(f"{name} requires --continue or --continue-job.")
+    if options.query is None:
+        raise UsageError(
+            "There is no query.",
+            hint=f'`perstack run {options.expert_key} "the task"`; only a job that goes on has one already.',
+        )
 
 
 def _workspace() -> Path:
@@ -199,21 +266,3 @@ def _require_writable(workspace: Path) -> None:
             f"The workspace {workspace} cannot be written: {error.strerror}.",
             hint="Run the command in a folder you may write.",
         ) from error
-
-
-def refuse_unbuilt_options(given: dict[str, object]) -> None:
-    """Say of an option that belongs to a later release that it does nothing yet, and leave."""
-    wanted = [name for name, value in given.items() if value]
-    if not wanted:
-        return
-    if "--resume-from" in wanted and "--continue-job" not in wanted:
-        error = UsageError("--resume-from requires --continue-job")
-    else:
-        error = UsageError(
-            f"{', '.join(wanted)}: continuing a job with a new query is not built yet.",
-            code="usage.not_built",
-            hint="A parked or interrupted job goes on with `perstack resume JOB`, one that asks a person with "
-            "`perstack respond JOB TEXT`.",
-        )
-    show_error(error)
-    leave(ExitCode.USAGE)

@@ -1,87 +1,83 @@
-"""Large payloads in a folder of this machine."""
+"""Large payloads in a folder: of this machine, or of a volume that a pool shares."""
 
-import asyncio
-import hashlib
+import os
 import uuid
-from collections.abc import Sequence
 from pathlib import Path
 
-from temporalio.api.common.v1 import Payload
-from temporalio.converter import (
-    StorageDriver,
-    StorageDriverClaim,
-    StorageDriverRetrieveContext,
-    StorageDriverStoreContext,
-)
-
-from ...core.failures import StorageError
-from ...core.run import BlobRef
 from ..filelock import FileLock
 from ..locations import make_private, write_private
+from .base import Storage
 
-PAYLOAD_BYTES = 64 * 1024 * 1024
+MARKER = "storage-id"
 MARKER_SECONDS = 10.0
 
 
-class FolderStorage:
-    """Content-addressed files below one folder; safe for any number of processes."""
+class FolderStorage(Storage):
+    """Files below one folder; safe for any number of processes."""
 
     def __init__(self, root: Path) -> None:
+        super().__init__(
+            str(root),
+            hint="make room there or make it writable; new jobs may use another storage "
+            "(PERSTACK_STORAGE, PERSTACK_DATA_DIR)",
+        )
         self.root = root
+        self._has_identity = False
 
     @property
     def storage_id(self) -> str:
         """The identity of this folder, made on first use; it moves with the folder."""
-        marker = self.root / "storage-id"
+        marker = self.root / MARKER
         try:
             if not marker.exists():
+                self._require_own_folder()
                 self._write_marker(marker)
-            return marker.read_text().strip()
+            found = marker.read_text().strip()
         except OSError as error:
-            raise self._unusable("used", error) from error
+            raise self._unavailable("used", _reason(error)) from error
+        self._has_identity = True
+        return found
 
-    def put(self, content: bytes) -> BlobRef:
-        """Keep the content; on return it survives a power cut."""
-        if len(content) > PAYLOAD_BYTES:
-            raise _too_large(len(content))
-        ref = BlobRef(sha256=hashlib.sha256(content).hexdigest(), size=len(content))
-        path = self._path(ref.sha256)
+    def _write(self, name: str, content: bytes) -> None:
+        path = self.root / name
         try:
+            self._require_own_folder()
             if not (path.is_file() and path.read_bytes() == content):
                 make_private(path.parent)
                 write_private(path, content, is_durable=True)
         except OSError as error:
-            raise self._unusable("written", error) from error
-        return ref
+            raise self._unavailable("written", _reason(error)) from error
 
-    def get(self, ref: BlobRef | str) -> bytes:
-        """The content of that name, checked against it."""
-        sha256 = ref if isinstance(ref, str) else ref.sha256
-        path = self._path(sha256)
+    def _read(self, name: str) -> bytes | None:
         try:
-            content = path.read_bytes()
-        except FileNotFoundError as error:
-            raise StorageError(
-                f"payload {sha256} is not in {self.root}",
-                code="storage.missing",
-                hint="use the data folder the job was started with (PERSTACK_DATA_DIR)",
-                details={"sha256": sha256, "root": str(self.root)},
-            ) from error
+            return (self.root / name).read_bytes()
+        except FileNotFoundError:
+            pass
         except OSError as error:
-            raise self._unusable("read", error) from error
-        if hashlib.sha256(content).hexdigest() != sha256:
-            raise StorageError(
-                f"{path} does not contain what its name says",
-                code="storage.corrupt",
-                hint="restore the file from a backup",
-                details={"sha256": sha256, "root": str(self.root)},
-            )
-        return content
+            raise self._unavailable("read", _reason(error)) from error
+        try:
+            self._require_own_folder()
+        except OSError as error:
+            raise self._unavailable("read", _reason(error)) from error
+        return None
 
-    def _path(self, sha256: str) -> Path:
-        if len(sha256) != 64 or not set(sha256) <= set("0123456789abcdef"):
-            raise ValueError(f"not a SHA-256 in hexadecimal: {sha256!r}")
-        return self.root / sha256[:2] / sha256[2:]
+    def _names(self, prefix: str) -> list[str]:
+        top = self.root / "named"
+        folder = top / prefix.rpartition("/")[0]
+        found: list[str] = []
+        try:
+            self._require_own_folder()
+            for place, _, files in os.walk(folder, onerror=_unless_absent):
+                # A name never begins with a dot; what does is being written.
+                found += [(Path(place) / file).relative_to(top).as_posix() for file in files if file[0] != "."]
+        except OSError as error:
+            raise self._unavailable("read", _reason(error)) from error
+        return [name for name in found if name.startswith(prefix)]
+
+    def _require_own_folder(self) -> None:
+        """Once the folder was ours, one without its marker is another: a volume that is not mounted."""
+        if self._has_identity and not (self.root / MARKER).is_file():
+            raise FileNotFoundError(f"its file {MARKER} is gone; is the volume mounted?")
 
     def _write_marker(self, marker: Path) -> None:
         lock = FileLock(self.root / ".marker.lock")
@@ -93,54 +89,11 @@ class FolderStorage:
         finally:
             lock.release()
 
-    def _unusable(self, action: str, error: OSError) -> StorageError:
-        return StorageError(
-            f"the payload storage {self.root} cannot be {action}: {error.strerror or error}",
-            hint="make room there, make it writable, or name another data folder in PERSTACK_DATA_DIR",
-            details={"root": str(self.root)},
-        )
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)
 
 
-class FolderDriver(StorageDriver):
-    """Temporal's external storage over a folder."""
-
-    def __init__(self, storage: FolderStorage) -> None:
-        self._storage = storage
-
-    def name(self) -> str:
-        """What payload references say; never to be changed."""
-        return "perstack"
-
-    def type(self) -> str:
-        """The kind of driver, the same in every language."""
-        return "perstack.folder"
-
-    async def store(self, context: StorageDriverStoreContext, payloads: Sequence[Payload]) -> list[StorageDriverClaim]:
-        """Keep the payloads."""
-        return await asyncio.to_thread(lambda: [self._store(payload) for payload in payloads])
-
-    async def retrieve(
-        self, context: StorageDriverRetrieveContext, claims: Sequence[StorageDriverClaim]
-    ) -> list[Payload]:
-        """Bring the payloads back."""
-        return await asyncio.to_thread(lambda: [self._retrieve(claim) for claim in claims])
-
-    def _store(self, payload: Payload) -> StorageDriverClaim:
-        size = payload.ByteSize()
-        if size > PAYLOAD_BYTES:
-            raise _too_large(size)
-        ref = self._storage.put(payload.SerializeToString(deterministic=True))
-        return StorageDriverClaim({"sha256": ref.sha256, "size": str(ref.size)})
-
-    def _retrieve(self, claim: StorageDriverClaim) -> Payload:
-        return Payload.FromString(self._storage.get(claim.claim_data["sha256"]))
-
-
-def _too_large(size: int) -> StorageError:
-    mib = 1024 * 1024
-    return StorageError(
-        f"a payload of {size / mib:.1f} MiB is over the limit of {PAYLOAD_BYTES // mib} MiB",
-        code="storage.too_large",
-        hint="split the content or keep it in a file of the workspace",
-        details={"size": size, "limit": PAYLOAD_BYTES},
-    )
+def _unless_absent(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error

@@ -4,13 +4,11 @@ import asyncio
 import dataclasses
 import json
 import re
-import shutil
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from perstack.client.embedded import stop_server
 from perstack.client.locations import DataFolder
 from support.cli import Cli, Result
 from support.model_server import Answer, Call, ModelServer, Request, Script
@@ -232,46 +230,6 @@ async def test_a_data_folder_that_cannot_be_made_is_refused(
     said(result, 2, str(data), "PERSTACK_DATA_DIR")
     assert model.requests == []
     assert (cli.workspace / "file").read_text() == "content"
-
-
-@pytest.fixture
-async def own_data(tmp_path: Path) -> AsyncIterator[DataFolder]:
-    """A data folder of this test alone; what runs in it ends with the test."""
-    data = DataFolder(tmp_path / "own-data")
-    yield data
-    await stop_server(data)
-
-
-def reads_a_big_file(request: Request) -> Answer:
-    """Waits in its first answer until the test has broken something, then needs the payload storage."""
-    if request.turn == 1:
-        call = Call(name="readTextFile", args={"path": "big.txt"})
-        return Answer(text="reading", calls=(call,), after_events=4, then="hang", gate="broken")
-    return Answer(calls=(Call(name="attemptCompletion", args={"result": "read"}),))
-
-
-async def test_a_payload_storage_that_breaks_is_said_and_loses_nothing(
-    cli: Cli, model: ModelServer, model_env: dict[str, str], own_data: DataFolder
-) -> None:
-    cli.write("perstack.toml", SOLO)
-    cli.write("big.txt", "line\n" * 40_000)
-    model.script = reads_a_big_file
-    env = {**model_env, "PERSTACK_DATA_DIR": str(own_data.root)}
-    async with cli.running("run", "solo", "go", "--job-id", "first", env=env) as running:
-        await running.seen('"delta":"reading"')
-        shutil.rmtree(own_data.storage)
-        own_data.storage.write_text("a file in its place")
-        refused = await cli.run("run", "solo", "go", "--job-id", "second", env=env)
-        said(refused, 2, f"the payload storage {own_data.storage} cannot be used", "PERSTACK_DATA_DIR")
-        model.release("broken")
-        result = await cli.finished(running)
-    assert result.code == 0, result.stderr
-    assert "Traceback" not in result.stderr
-    [resolved] = result.of_type("resolveToolResults")
-    assert f"the payload storage {own_data.storage} cannot be written" in json.dumps(resolved)
-    assert result.of_type("completeRun")[0]["text"] == "read"
-    assert set(model.ledger.counts.values()) == {1}
-    said(await cli.run("log", "--job", "second", env=env), 2, "There is no job second")
 
 
 @pytest.mark.parametrize("job", ["nosuchjob", "no/such job", ""])

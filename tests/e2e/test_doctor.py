@@ -123,8 +123,8 @@ async def test_with_everything_there_each_check_is_told_and_the_code_is_0(
     assert result.code == 0, result.stdout
     found = {line.label: line for line in checks(result) if line.status in ("ok", "–")}
     assert list(found) == [
-        *("perstack", "settings", "data folder", "workspace", "temporal", "server", "definition", "lock", "env files"),
-        *("provider", "credentials", "skills"),
+        *("perstack", "settings", "data folder", "storage", "workspace", "temporal", "server", "definition", "lock"),
+        *("env files", "provider", "credentials", "skills"),
     ]
     assert "Python 3." in found["perstack"].text
     assert f"embedded server at {address}, version 1." in found["server"].text

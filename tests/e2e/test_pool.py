@@ -1,45 +1,20 @@
 """Pools: `perstack worker` processes serve a queue; one that dies, leaves or lacks the workspace costs no work."""
 
 import asyncio
-import json
-import re
 import signal
 import time
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 
 import pytest
 from perstack.client.locations import DataFolder
-from support.cli import Cli, RunningCli
+from support.cli import Cli
 from support.model_server import Answer, Call, ModelServer, Request, Script
+from support.pools import session_pid, worker
 from support.teams import PARALLEL_TEAM, who
-from temporalio.client import Client
 
 SOLO = """
 [experts.solo]
 instruction = "You are solo."
 """
-
-
-@asynccontextmanager
-async def worker(cli: Cli, queue: str, env: dict[str, str]) -> AsyncGenerator[RunningCli]:
-    """A worker that serves `queue`."""
-    async with cli.running("worker", "--task-queue", queue, env=env) as running:
-        await running.seen(f"serving {queue}", seconds=30)
-        yield running
-
-
-async def session_pid(data: DataFolder, workflow_id: str) -> int:
-    """The process that holds the session of a run: its queue, which every model call names, bears its id."""
-    client = await Client.connect(json.loads(data.record.read_text())["address"])
-    queues: list[str] = []
-    async for event in client.get_workflow_handle(workflow_id).fetch_history_events():
-        scheduled = event.activity_task_scheduled_event_attributes
-        if scheduled.activity_type.name == "generate":
-            queues.append(scheduled.task_queue.name)
-    found = re.search(r"-(\d+)-[0-9a-f]+$", queues[-1])
-    assert found, queues
-    return int(found[1])
 
 
 def exec_call(command: str, *args: str) -> Call:

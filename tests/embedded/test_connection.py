@@ -18,7 +18,8 @@ from perstack.client.connection import (
     shared_runtime,
 )
 from perstack.client.embedded import lease_server
-from perstack.client.storage.folder import FolderDriver, FolderStorage
+from perstack.client.storage.driver import PayloadDriver
+from perstack.client.storage.folder import FolderStorage
 from perstack.core.failures import Failure, ServerError
 from perstack.core.run import RunResult
 from support.machines import Machine
@@ -36,8 +37,8 @@ def elsewhere(address: str) -> ServerInfo:
 
 
 @pytest.fixture
-def driver(tmp_path: Path) -> FolderDriver:
-    return FolderDriver(FolderStorage(tmp_path / "storage"))
+def driver(tmp_path: Path) -> PayloadDriver:
+    return PayloadDriver(FolderStorage(tmp_path / "storage"))
 
 
 async def test_an_explicit_address_is_used_and_nothing_is_started(
@@ -76,7 +77,7 @@ async def test_a_broken_profile_is_an_error_that_says_so(clean_environment: pyte
 
 
 async def test_an_address_where_nobody_listens_is_an_error_that_names_it_and_what_to_do(
-    clean_environment: pytest.MonkeyPatch, driver: FolderDriver
+    clean_environment: pytest.MonkeyPatch, driver: PayloadDriver
 ) -> None:
     address = f"127.0.0.1:{free_port()}"
     with pytest.raises(ServerError, match=address) as caught:
@@ -86,7 +87,7 @@ async def test_an_address_where_nobody_listens_is_an_error_that_names_it_and_wha
 
 
 async def test_an_address_that_never_answers_is_given_up_in_bounded_time(
-    clean_environment: pytest.MonkeyPatch, driver: FolderDriver
+    clean_environment: pytest.MonkeyPatch, driver: PayloadDriver
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
@@ -96,7 +97,7 @@ async def test_an_address_that_never_answers_is_given_up_in_bounded_time(
         assert time.monotonic() - started < 5
 
 
-async def test_a_server_that_is_not_ours_is_used_without_a_lock(machine: Machine, driver: FolderDriver) -> None:
+async def test_a_server_that_is_not_ours_is_used_without_a_lock(machine: Machine, driver: PayloadDriver) -> None:
     embedded = await machine.lease()
     with await lease_server(address=embedded.info.address, progress=pytest.fail) as lease:
         client = await connect(lease.info, storage=driver)
@@ -112,7 +113,7 @@ def test_a_server_that_is_too_old_is_refused_with_both_versions() -> None:
         check_version(version, "new.example:7233")
 
 
-async def test_payloads_are_json_in_the_spelling_of_the_contract_without_absent_fields(driver: FolderDriver) -> None:
+async def test_payloads_are_json_in_the_spelling_of_the_contract_without_absent_fields(driver: PayloadDriver) -> None:
     converter = data_converter(driver)
     value = RunResult(
         status="stoppedByError",
@@ -128,13 +129,13 @@ async def test_payloads_are_json_in_the_spelling_of_the_contract_without_absent_
     assert await converter.decode([payload], [RunResult]) == [value]
 
 
-async def test_a_null_inside_data_is_kept(driver: FolderDriver) -> None:
+async def test_a_null_inside_data_is_kept(driver: PayloadDriver) -> None:
     converter = data_converter(driver)
     arguments: list[Any] = [{"path": None, "lines": [1, None]}, None]
     assert await converter.decode(await converter.encode(arguments)) == arguments
 
 
-async def test_a_payload_of_three_megabytes_travels_through_the_storage(driver: FolderDriver) -> None:
+async def test_a_payload_of_three_megabytes_travels_through_the_storage(driver: PayloadDriver) -> None:
     converter = data_converter(driver)
     values = [{"text": "é" * 1_500_000}, {"text": "short"}]
     payloads = await converter.encode(values)
@@ -143,7 +144,7 @@ async def test_a_payload_of_three_megabytes_travels_through_the_storage(driver: 
     assert await converter.decode(payloads) == values
 
 
-async def test_the_same_content_is_stored_once(driver: FolderDriver, tmp_path: Path) -> None:
+async def test_the_same_content_is_stored_once(driver: PayloadDriver, tmp_path: Path) -> None:
     converter = data_converter(driver)
     text = "x" * 100_000
     first, second = await converter.encode([text, text])
@@ -151,17 +152,17 @@ async def test_the_same_content_is_stored_once(driver: FolderDriver, tmp_path: P
     assert len([path for path in (tmp_path / "storage").rglob("*") if path.is_file()]) == 1
 
 
-async def test_another_process_reads_what_this_one_stored(driver: FolderDriver, tmp_path: Path) -> None:
+async def test_another_process_reads_what_this_one_stored(driver: PayloadDriver, tmp_path: Path) -> None:
     text = "x" * 100_000
     (payload,) = await data_converter(driver).encode([text])
-    other = data_converter(FolderDriver(FolderStorage(tmp_path / "storage")))
+    other = data_converter(PayloadDriver(FolderStorage(tmp_path / "storage")))
     assert await other.decode([Payload.FromString(payload.SerializeToString())]) == [text]
 
 
 async def test_a_workflow_started_with_a_large_input_keeps_only_a_reference_in_its_history(machine: Machine) -> None:
     lease = await machine.lease()
     storage = FolderStorage(machine.data.storage)
-    client = await connect(lease.info, storage=FolderDriver(storage))
+    client = await connect(lease.info, storage=PayloadDriver(storage))
     handle = await client.start_workflow("Unworked", "x" * 3_000_000, id="large", task_queue="nobody")
     history = await handle.fetch_history()
     (payload,) = history.events[0].workflow_execution_started_event_attributes.input.payloads
@@ -173,12 +174,13 @@ def test_the_log_of_the_sdk_never_reaches_the_terminal() -> None:
     code = f"""
 import asyncio, os
 from perstack.client.connection import ServerInfo, connect
-from perstack.client.storage.folder import FolderDriver, FolderStorage
+from perstack.client.storage.driver import PayloadDriver
+from perstack.client.storage.folder import FolderStorage
 from perstack.core.failures import ServerError
 async def main():
     info = ServerInfo("127.0.0.1:{free_port()}", None, "default", True, "1.29.1")
     try:
-        await connect(info, storage=FolderDriver(FolderStorage(__import__("pathlib").Path("/nowhere"))))
+        await connect(info, storage=PayloadDriver(FolderStorage(__import__("pathlib").Path("/nowhere"))))
     except ServerError:
         import logging
         logging.getLogger("perstack.temporal").warning("a warning of the core")

@@ -11,7 +11,8 @@ import pytest
 from perstack.client.connection import SEARCH_ATTRIBUTES, connect, known_search_attributes
 from perstack.client.embedded import lease_server, stop_server
 from perstack.client.record import read_record
-from perstack.client.storage.folder import FolderDriver, FolderStorage
+from perstack.client.storage.driver import PayloadDriver
+from perstack.client.storage.folder import FolderStorage
 from perstack.client.supervisor import is_listening
 from perstack.core.failures import ServerError
 from support.machines import Machine, wait_until
@@ -22,7 +23,7 @@ from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSear
 
 async def open_client(machine: Machine) -> Client:
     lease = await machine.lease()
-    return await connect(lease.info, storage=FolderDriver(FolderStorage(machine.data.storage)))
+    return await connect(lease.info, storage=PayloadDriver(FolderStorage(machine.data.storage)))
 
 
 async def start_workflow(client: Client, workflow_id: str) -> None:

@@ -79,6 +79,12 @@ def test_the_workflow_loads_pydantic_temporalio_and_the_core_only(tmp_path: Path
     assert {name.split(".")[1] for name in ours} == {"core", "workflows"}
 
 
+def test_the_package_itself_loads_nothing(tmp_path: Path) -> None:
+    modules = loaded(MODULE, "perstack", folder=tmp_path)
+    assert top(modules) == set()
+    assert {name for name in modules if name.startswith("perstack")} == {"perstack"}
+
+
 def test_the_core_loads_pydantic_only(tmp_path: Path) -> None:
     modules = loaded(MODULE, "perstack.core.machine", folder=tmp_path)
     assert top(modules) <= PYDANTIC

@@ -54,7 +54,9 @@ def test_every_folder_with_modules_is_a_package() -> None:
 
 
 def test_the_root_holds_no_stray_module() -> None:
-    assert {path.name for path in ROOT.glob("*.py")} == {"__init__.py", "__main__.py", "settings.py", "worker.py"}
+    assert {path.name for path in ROOT.glob("*.py")} == {
+        *("__init__.py", "__main__.py", "plugin.py", "settings.py", "worker.py")
+    }
 
 
 def test_both_places_of_the_version_agree() -> None:

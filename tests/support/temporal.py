@@ -10,10 +10,13 @@ from perstack.activities.feed import Feed
 from perstack.client.connection import connect, known_search_attributes
 from perstack.client.embedded import lease_server
 from perstack.client.follow import JobFollower
+from perstack.client.histories import Histories
 from perstack.client.history import Execution
 from perstack.client.jobs import Jobs
 from perstack.client.locations import DataFolder
-from perstack.client.storage.folder import FolderDriver, FolderStorage
+from perstack.client.storage.base import Storage
+from perstack.client.storage.driver import PayloadDriver
+from perstack.client.storage.folder import FolderStorage
 from perstack.core.events import Event
 from perstack.core.expert import Expert, McpStdioSkill, ModelChoice
 from perstack.core.run import JobSettings, Limits, RunInput
@@ -27,7 +30,7 @@ class Bench:
     """A server, a client of it and a workspace."""
 
     client: Client
-    storage: FolderStorage
+    storage: Storage
     workspace: Path
     model: ModelServer
     search_attributes: tuple[str, ...]
@@ -50,14 +53,14 @@ class Bench:
         )
 
     @asynccontextmanager
-    async def worker(self, queue: str) -> AsyncGenerator[None]:
+    async def worker(self, queue: str, feed: Feed | None = None) -> AsyncGenerator[None]:
         """A worker that talks to the scripted model."""
         env = {
             "ANTHROPIC_API_KEY": "sk-ant-test-key-0123456789",
             "ANTHROPIC_BASE_URL": self.model.url,
             "PATH": "/usr/bin:/bin",
         }
-        async with working(self.client, WorkerPlan(queue), storage=self.storage, feed=Feed(), host_env=env):
+        async with working(self.client, WorkerPlan(queue), storage=self.storage, feed=feed, host_env=env):
             yield
 
     async def run(self, start: RunInput) -> tuple[JobFollower, list[Event]]:
@@ -68,7 +71,7 @@ class Bench:
 
     async def read(self, execution: Execution, *, wait: bool) -> tuple[JobFollower, list[Event]]:
         """Everything the history of a job tells."""
-        follower = JobFollower(self.client, execution, wait=wait)
+        follower = JobFollower(Histories.on(self.client), execution, wait=wait)
         return follower, [event async for event in follower.events()]
 
 
@@ -77,7 +80,7 @@ async def bench(data: DataFolder, workspace: Path, model: ModelServer) -> AsyncG
     """A connection to the test server."""
     with await lease_server(address=None, progress=lambda _: None, data=data) as lease:
         storage = FolderStorage(data.storage)
-        client = await connect(lease.info, storage=FolderDriver(storage))
+        client = await connect(lease.info, storage=PayloadDriver(storage))
         yield Bench(client, storage, workspace, model, await known_search_attributes(client))
 
 

@@ -5,7 +5,8 @@ import sys
 from collections.abc import Callable
 
 import pytest
-from perstack.client.history import Execution, read_run
+from perstack.client.histories import Histories
+from perstack.client.history import Execution
 from perstack.core.run import Limits
 from perstack.core.state import RunState
 from perstack.workflows.contracts import SNAPSHOT_QUERY
@@ -93,7 +94,7 @@ async def test_the_fold_of_the_history_equals_the_state_the_workflow_reports(tem
     async with temporal.worker(execution.workflow_id):
         handle = temporal.client.get_workflow_handle(execution.workflow_id)
         reported = await handle.query(SNAPSHOT_QUERY, result_type=RunState)
-    reader = await read_run(temporal.client, execution)
+    reader = await Histories.on(temporal.client).read_run(execution)
     assert reader.fold is not None
     assert reader.fold.state == reported
 
@@ -172,7 +173,7 @@ async def test_an_outcome_of_three_megabytes_leaves_the_history_small(temporal: 
     assert follower.root.fold.state.checkpoint.status == "completed"
     description = await temporal.client.get_workflow_handle(start.job_id).describe()
     assert description.raw_description.workflow_execution_info.history_size_bytes < 60_000
-    reader = await read_run(temporal.client, Execution(start.job_id))
+    reader = await Histories.on(temporal.client).read_run(Execution(start.job_id))
     assert reader.fold is not None
     result = reader.fold.state.checkpoint.messages[3]
     assert len(result.wire_json()) > 4_000_000
