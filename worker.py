@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -37,8 +38,11 @@ conversations. Every run with a call under way must find room, and parents of so
 from its history at its next task, which costs milliseconds to some tenths of a second."""
 BUILD_ID = f"perstack-{__version__}"
 """Given, because the SDK would otherwise hash every loaded module at start (0.4 s)."""
-LEAVING_SECONDS = 1.0
-"""How long a pool's worker that has no call left still answers on its own queue."""
+QUIET_SECONDS = 2.0
+"""How long nothing may have come before a pool's worker stops to answer on its own queue: a call it took and could not
+even refuse any more would count as begun, and its run be told that it was lost."""
+LONGEST_LEAVE_SECONDS = 15.0
+_LOOK_SECONDS = 0.1
 STICKY_WAIT = timedelta(seconds=1)
 HEARTBEAT_THROTTLE = timedelta(milliseconds=500)
 
@@ -79,7 +83,6 @@ class Station:
         self.sessions = Sessions(client, self._maker.make, idle_seconds=idle_seconds)
         self.queue = f"{task_queue}@{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
         """Where this process alone takes calls, if it has a queue of its own."""
-        queue = self.queue if has_own_queue else task_queue
         heartbeats = Heartbeats(seconds_setting("PERSTACK_HEARTBEAT_INTERVAL", HEARTBEAT_SECONDS))
         self.heartbeat_throttle = min(HEARTBEAT_THROTTLE, timedelta(seconds=heartbeats.interval_seconds))
         """The SDK sends heartbeats no more often than this, and hears no sooner of a cancellation."""
@@ -87,7 +90,8 @@ class Station:
         self._caller = ToolCaller(self.sessions, heartbeats, settler)
         self._generator = Generator(self.sessions, feed, heartbeats, settler)
         is_sandbox = env.get("PERSTACK_SANDBOX") == "1"
-        opener = SessionOpener(self.sessions, heartbeats, settler, queue=queue, is_sandbox=is_sandbox)
+        own_queue = self.queue if has_own_queue else ""
+        opener = SessionOpener(self.sessions, heartbeats, settler, queue=own_queue, is_sandbox=is_sandbox)
         archiver = Archiver(client, Archive(storage), heartbeats)
         # A local call runs where the workflow task runs, so the shared worker knows `call_tool` in either case.
         shared: list[Callable[..., Any]] = [opener.open_session, archiver.archive, self._caller.call_tool]
@@ -127,7 +131,18 @@ class Station:
         async with worker:
             yield
             self.sessions.is_draining = True
-            await asyncio.sleep(LEAVING_SECONDS)
+            await self._quiet()
+
+
+    async def _quiet(self) -> None:
+        """Wait until no run asks this process for anything any more; each that still does is told to go elsewhere."""
+        begun = time.monotonic()
+        while len(self.sessions):
+            now = time.monotonic()
+            since = max(begun, self.sessions.called_at)
+            if now - since >= QUIET_SECONDS or now - begun >= LONGEST_LEAVE_SECONDS:
+                return
+            await asyncio.sleep(_LOOK_SECONDS)
 
 
 @asynccontextmanager

@@ -9,9 +9,10 @@ from ..client.archive import Archive
 from ..client.histories import Histories
 from ..client.history import Execution
 from ..client.records import Record
+from ..core.failures import Failure, StorageError
 from ..workflows.contracts import ARCHIVE, ArchiveRequest
 from ..workflows.options import ARCHIVE_WAIT
-from .boundary import Heartbeats, failures_translated
+from .boundary import Heartbeats, to_application_error
 
 
 class Archiver:
@@ -28,8 +29,8 @@ class Archiver:
         info = activity.info()
         assert info.workflow_id is not None, "only a run archives itself"
         execution = Execution(info.workflow_id, info.workflow_run_id)
-        async with self._heartbeats.beating(), failures_translated():
-            events = [event async for event in self._histories.events(execution)]
+        async with self._heartbeats.beating():
+            events = [event async for event in self._histories.recorded(execution)]
             record = await asyncio.to_thread(
                 Record.of,
                 execution,
@@ -38,4 +39,8 @@ class Archiver:
                 previous=request.previous,
                 closing=request.closing,
             )
-            await self._archive.put(record, gives_up=lambda seconds: seconds >= ARCHIVE_WAIT.total_seconds())
+            try:
+                await self._archive.put(record, gives_up=lambda seconds: seconds >= ARCHIVE_WAIT.total_seconds())
+            except StorageError as error:
+                # The run has waited long enough: it ends without, and the next reader keeps its history.
+                raise to_application_error(error, failure=Failure(name=error.code, message=error.message)) from error

@@ -49,6 +49,7 @@ class ToolCaller:
                 return CallAnswer()
             await self._drop_if_last(session, request, answer)
             return answer
+        self._sessions.called_at = time.monotonic()
         if self._sessions.is_draining:
             raise worker_leaving()
         async with self._heartbeats.beating(), failures_translated():

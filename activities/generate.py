@@ -13,7 +13,7 @@ from ..core.messages import ExpertMessage
 from ..core.run import Generation
 from ..core.usage import NO_USAGE, Usage
 from ..workflows.contracts import GENERATE, GenerateRequest, Heartbeat
-from .boundary import Heartbeats, failures_translated, to_application_error, worker_leaving
+from .boundary import Heartbeats, failures_translated, time_limit_seconds, to_application_error, within, worker_leaving
 from .feed import Feed
 from .providers.base import ModelRequest
 from .providers.cassette import RecordedFailure
@@ -132,6 +132,7 @@ class Generator:
         """Call the model once; Temporal repeats what is worth repeating."""
         key = calling_run()
         live = _Live(self._feed, key, request.ordinal, _earlier_attempts())
+        self._sessions.called_at = time.monotonic()
         if self._sessions.is_draining:
             raise worker_leaving(live.heartbeat())
         async with self._heartbeats.beating(live.heartbeat), failures_translated():
@@ -182,8 +183,10 @@ class Generator:
             on_usage=live.count,
         )
         try:
-            provider = await session.provider()
-            generation = await provider.generate(model_request, live)
+            # A backstop: the provider ends a call at its own limit.
+            async with within(time_limit_seconds()):
+                provider = await session.provider()
+                generation = await provider.generate(model_request, live)
             live.flush()
             return session.redactor.generation(generation)
         except asyncio.CancelledError:

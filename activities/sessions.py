@@ -230,6 +230,8 @@ class Sessions:
         self._idle_seconds = idle_seconds
         self._sessions: dict[RunKey, RunSession] = {}
         self._locks: dict[RunKey, asyncio.Lock] = {}
+        self.called_at = 0.0
+        """When the last call came that only this process could take, on the monotonic clock."""
         self.is_draining = False
         """Set when the worker is leaving: results then ask the workflow to go elsewhere."""
         self.let_go: Callable[[str], None] = lambda temporal_run_id: None

@@ -14,7 +14,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from ..core.failures import PerstackError, StorageError
 from ..core.run import RunInput
 from .archive import Archive
-from .history import Execution, RunReader
+from .history import Execution, RunReader, is_end_of_work, is_told_to_workflow
 from .records import Record, Records, newest_of
 from .storage.base import Storage
 
@@ -44,7 +44,28 @@ class Histories:
         return cls(client.data_converter, client, Archive(storage) if storage else None)
 
     async def events(self, execution: Execution, *, wait: bool = False) -> AsyncIterator[HistoryEvent]:
-        """The history of one execution; with `wait`, new events as they come until it closes.
+        """The history of one execution as the run was told of it; with `wait`, new events as they come until it closes.
+
+        Of what one workflow task brings, a run takes a cancellation before everything that ended: so do its readers.
+
+        Raises:
+            HistoryLost: nobody knows it.
+        """
+        held: list[HistoryEvent] = []
+        async for event in self.recorded(execution, wait=wait):
+            if is_end_of_work(event):
+                held.append(event)
+                continue
+            if is_told_to_workflow(event):
+                for one in held:
+                    yield one
+                held.clear()
+            yield event
+        for one in held:
+            yield one
+
+    async def recorded(self, execution: Execution, *, wait: bool = False) -> AsyncIterator[HistoryEvent]:
+        """The history of one execution in its own order.
 
         Raises:
             HistoryLost: nobody knows it.
@@ -136,6 +157,8 @@ class Histories:
                 if error.status != RPCStatusCode.NOT_FOUND:
                     raise
             else:
+                started = events[0].workflow_execution_started_event_attributes
+                execution = Execution(execution.workflow_id, started.original_execution_run_id)
                 start = await self.read_input(execution)
                 return await asyncio.to_thread(
                     Record.of, execution, events, job_id=start.job_id, previous=start.previous

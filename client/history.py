@@ -18,7 +18,7 @@ from ..core.failures import Failure
 from ..core.fold import Fold
 from ..core.lineage import Moment
 from ..core.run import Generation, RunInput, RunResult, SessionReport, require_known_machine
-from ..core.state import State
+from ..core.state import RunState, State
 from ..core.tools import ToolOutcome
 from ..core.triggers import (
     Answered,
@@ -72,6 +72,9 @@ _CHILD_ENDS = {
     EventType.EVENT_TYPE_CHILD_WORKFLOW_EXECUTION_TIMED_OUT: "child_workflow_execution_timed_out_event_attributes",
     _CHILD_NOT_STARTED: "start_child_workflow_execution_failed_event_attributes",
 }
+
+
+_ENDS_OF_WORK = {EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED, *_ACTIVITY_ENDS, *_CHILD_ENDS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +147,21 @@ class RunReader:
             self.ended_at = event.event_time.ToMilliseconds()
             self.started_at = self.started_at or self.ended_at
         trigger = await self._trigger(event)
-        if trigger is None or self.fold is None or self.fold.state.state == State.STOPPED:
+        if trigger is not None:
+            return self._advance(trigger)
+        if event.event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCELED:
+            return self._settle()
+        return []
+
+    def _settle(self) -> list[Event]:
+        """End what a cancellation ended before it was on record: a call that was never made has no event."""
+        events: list[Event] = []
+        while self.fold is not None and (trigger := _unrecorded(self.fold.state)) is not None:
+            events.extend(self._advance(trigger))
+        return events
+
+    def _advance(self, trigger: Trigger) -> list[Event]:
+        if self.fold is None or self.fold.state.state == State.STOPPED:
             return []
         self.is_archived = False
         if self.is_recording:
@@ -289,6 +306,33 @@ class RunReader:
 
     async def _one(self, payloads: Payloads, kind: type[T]) -> T:
         return (await self.converter.decode(payloads.payloads, [kind]))[0]
+
+
+def is_end_of_work(event: HistoryEvent) -> bool:
+    """Whether an activity or a delegate ended: the run hears of it with its next workflow task."""
+    return event.event_type in _ENDS_OF_WORK
+
+
+def is_told_to_workflow(event: HistoryEvent) -> bool:
+    """Whether the run has heard by now of everything that ended before."""
+    return event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_STARTED or event.event_type in _CLOSED
+
+
+def _unrecorded(state: RunState) -> Trigger | None:
+    """What ended a part of a cancelled run that history knows nothing of; `None` when all is on record."""
+    if not state.is_cancelling or state.state == State.STOPPED:
+        return None
+    if state.is_opening:
+        return session_not_opened(Cancelled())
+    if state.is_generating:
+        return not_generated(Cancelled())
+    if state.running and state.state == State.CALLING_MCP_TOOLS:
+        return not_called(state.running[0], Cancelled())
+    if state.running and state.state == State.CALLING_DELEGATES:
+        index = state.running[0]
+        key, step = state.calls[index].skill_name, state.checkpoint.step_number
+        return DelegateFinished(index, read_child_failure(CancelledError("Cancelled"), expert_key=key, step=step))
+    return None
 
 
 def ended_child_id(event: HistoryEvent) -> str | None:

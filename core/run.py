@@ -134,7 +134,7 @@ class SessionReport(Wire):
     """What `open_session` found: recorded, so that a later release cannot change a running job."""
 
     queue: str
-    """Where this run's `generate` and `call_tool` go."""
+    """Where this run's `generate` and `call_tool` go: a queue of one worker's own, or empty for that of the run."""
     workspace_id: str
     """The marker of the workspace the session works in."""
     instruction: str | None = None

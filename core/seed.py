@@ -64,7 +64,7 @@ class Carried(Wire):
     state: dict[str, Any]
     """The run's state without its input, which the next execution has of its own."""
     queue: str | None = None
-    """Where the worker that holds the session takes its calls."""
+    """Where the worker that holds the session takes its calls, as in `SessionReport`; unknown without one."""
 
 
 def has_open_calls(checkpoint: Checkpoint) -> bool:

@@ -80,7 +80,7 @@ class Interpreter:
         self._post = post
         self._report_bug = report_bug
         self.queue: str | None = None
-        """Where the worker that holds the session takes its calls; unknown until one does."""
+        """Where the worker that holds the session takes its calls, empty for the run's own queue; unknown at first."""
         self._workspace_id = start.settings.workspace_id
         self._opening: asyncio.Task[SessionReport] | None = None
         self._openings = 0
@@ -129,6 +129,9 @@ class Interpreter:
 
     async def _result(self, handle: asyncio.Task[Out]) -> Out:
         self._handles.add(handle)
+        if self._is_cancelled:
+            # Asked for before the cancellation, begun after it: `cancel` did not know of it.
+            handle.cancel()
         try:
             return await handle
         finally:
@@ -173,7 +176,7 @@ class Interpreter:
 
     @property
     def _is_private(self) -> bool:
-        return self.queue is not None and self.queue != workflow.info().task_queue
+        return bool(self.queue)
 
     def _leave_worker(self) -> None:
         """The next effect looks for another worker; one shared queue has nobody else to ask."""
@@ -197,7 +200,7 @@ class Interpreter:
             request,
             result_type=spec.output_type,
             activity_id=activity_id,
-            task_queue=self.queue,
+            task_queue=self.queue or None,
             start_to_close_timeout=timeout,
             schedule_to_start_timeout=PRIVATE_QUEUE_WAIT if self._is_private else None,
             heartbeat_timeout=HEARTBEAT_TIMEOUT,
@@ -293,8 +296,6 @@ class Interpreter:
                 priority=job_priority(child.job_id),
                 task_timeout=WORKFLOW_TASK_TIMEOUT,
             )
-            if self._is_cancelled:
-                handle.cancel()
             result = await self._result(handle)
         except FailureError as error:
             parent_step = child.first_step - 1

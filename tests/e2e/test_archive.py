@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from support.cli import Cli, Result
-from support.forgetting import forget_all
-from support.model_server import Answer, Call, ModelServer, Request
+from support.forgetting import FORGETTING_AT_ONCE, forget_all
+from support.model_server import Answer, Call, Json, ModelServer, Request
 from support.planted import found_in
 from support.servers import own_server
 from support.teams import PARALLEL_TEAM, parallel_team, who
@@ -33,7 +33,7 @@ BIG = "line\n" * 40_000
 @pytest.fixture
 async def address(temporal_program: Path, tmp_path: Path) -> AsyncIterator[str]:
     """A server of somebody else, whose namespace keeps histories for a day."""
-    async with own_server(temporal_program, tmp_path) as info:
+    async with own_server(temporal_program, tmp_path, *FORGETTING_AT_ONCE) as info:
         yield info.address
 
 
@@ -60,14 +60,34 @@ async def logged(cli: Cli, job: str, env: dict[str, str]) -> dict[str, Any]:
 
 
 def by_run(result: Result) -> dict[str, Any]:
-    told = json.loads(result.stdout)
-    told["events"].sort(key=lambda event: event["runId"] if "runId" in event else "")
-    return told
+    told: Json = json.loads(result.stdout)
+    return {**told, "events": sorted(told["events"], key=_run_id)}
+
+
+def _run_id(event: Json) -> str:
+    return event.get("runId", "")
 
 
 def heard(request: Request) -> Answer:
     """Says how much it was told."""
     return Answer(text=f"{len(request.messages)} messages")
+
+
+def refuses(_request: Request) -> Answer:
+    """Lets nobody in."""
+    return Answer(status=401, message="no", error_type="authentication_error")
+
+
+def asks(_request: Request) -> Answer:
+    """Only asks."""
+    return Answer(calls=(Call(name="approve"),))
+
+
+def reads(request: Request) -> Answer:
+    """Reads a file that is too large for history."""
+    if request.turn == 1:
+        return Answer(calls=(Call(name="readTextFile", args={"path": "big.txt"}),))
+    return heard(request)
 
 
 @pytest.mark.requirement("ours.archive")
@@ -99,7 +119,7 @@ async def test_a_forgotten_job_goes_on_with_a_new_query_and_a_failed_one_where_i
     first = await cli.run("run", "solo", "one", env=env)
     job = job_of(first)
     await forget_all(address)
-    model.script = lambda request: Answer(status=401, message="no", error_type="authentication_error")
+    model.script = refuses
     failed = await cli.run("run", "solo", "two", "--continue-job", job, env=env)
     assert failed.code == 4, failed.stderr
     await forget_all(address)
@@ -110,7 +130,8 @@ async def test_a_forgotten_job_goes_on_with_a_new_query_and_a_failed_one_where_i
     await forget_all(address)
     told = await logged(cli, job, env)
     assert [event["type"] for event in told["events"]].count("startRun") == 2
-    assert [event["text"] for event in told["events"] if event["type"] == "completeRun"] == ["1 messages", "3 messages"]
+    said = {event["text"] for event in told["events"] if event["type"] == "completeRun"}
+    assert said == {"1 messages", "3 messages"}
     branch = await cli.run("run", "solo", "three", "--continue-job", job, "--branch", env=env)
     assert branch.code == 0, branch.stderr
     assert job_of(branch) != job
@@ -125,7 +146,7 @@ async def test_a_terminated_job_is_archived_by_who_reads_it_next(
     cli: Cli, model: ModelServer, env: dict[str, str], address: str
 ) -> None:
     cli.write("perstack.toml", ASKING)
-    model.script = lambda request: Answer(calls=(Call(name="approve"),))
+    model.script = asks
     asked = await cli.run("run", "solo", "go", env=env)
     assert asked.code == 6, asked.stderr
     job = job_of(asked)
@@ -252,9 +273,7 @@ async def test_a_file_that_is_no_whole_export_is_refused_and_nothing_is_written(
 ) -> None:
     cli.write("perstack.toml", SOLO)
     cli.write("big.txt", BIG)
-    model.script = lambda request: (
-        heard(request) if request.results else Answer(calls=(Call(name="readTextFile", args={"path": "big.txt"}),))
-    )
+    model.script = reads
     job = job_of(await cli.run("run", "solo", "go", env=env))
     content = (await cli.run("export", job, env=env)).stdout
     whole = json.loads(content)
