@@ -9,14 +9,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Self, cast
 
-from temporalio.api.enums.v1 import EventType
-
 from ..core.failures import StorageError, UsageError
 from ..core.ids import is_job_id
 from .archive import Archive
 from .connection import data_converter
 from .histories import Histories, HistoryLost
-from .history import CLOSING_EVENTS, Execution
+from .history import Execution
 from .records import Record, canonical, newest_of, references_in
 from .storage.base import Storage
 from .storage.driver import READER_SECONDS, PayloadDriver
@@ -26,8 +24,6 @@ VERSION = 1
 DAMAGED = "export.damaged"
 NEWER = "export.newer"
 CONFLICT = "export.conflict"
-
-_ENDS = frozenset(EventType.Name(kind) for kind in CLOSING_EVENTS)
 
 
 @dataclass(frozen=True)
@@ -113,7 +109,7 @@ class ExportedJob:
     def is_closed(self) -> bool:
         """Whether the job had ended when it was exported."""
         record = next(record for record in self.records if record.execution == self.newest)
-        return record.closing is not None or record.events[-1].get("eventType") in _ENDS
+        return record.closing is not None or record.shows_its_end
 
     def histories(self) -> Histories:
         """Its histories for a reader; needs neither server nor storage and writes nothing."""

@@ -170,7 +170,9 @@ class Histories:
         if self.client is None or not isinstance(self.records, Archive) or execution in self._from_records:
             return
         with suppress(StorageError, HistoryLost):
-            await self.records.put(await self.record(execution))
+            known = await self.records.get(execution)
+            if known is None or not known.shows_its_end:
+                await self.records.put(await self.record(execution))
 
     async def following(self, record: Record) -> Execution | None:
         """The execution that a run was handed on to by the one of this record."""

@@ -15,6 +15,7 @@ from temporalio.client import WorkflowHistory
 from ..workflows.contracts import Closing
 from .history import CLOSING_EVENTS, Execution
 
+_ENDS = frozenset(EventType.Name(kind) for kind in CLOSING_EVENTS)
 _RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _EVENT_OF: dict[Closing, EventType.ValueType] = {
     "completed": EventType.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED,
@@ -125,6 +126,11 @@ class Record:
         started = _object(self.events[0].get("workflowExecutionStartedEventAttributes"))
         name = _object(started.get("taskQueue")).get("name")
         return name if isinstance(name, str) else ""
+
+    @property
+    def shows_its_end(self) -> bool:
+        """Whether the history goes on to the end of the execution."""
+        return self.events[-1].get("eventType") in _ENDS
 
     @property
     def started_at(self) -> str:

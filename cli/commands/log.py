@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ...core.checkpoint import Job
+from ...core.checkpoint import Checkpoint, Job
 from ...core.events import (
     CallDelegate,
     CallTools,
@@ -169,13 +169,20 @@ def _details(event: Event) -> list[str]:
             return [f"Delegate to: {', '.join(call.skill_name for call in event.tool_calls)}"]
         case StopRunByError():
             error = event.error
-            return [f"Error: {error.name}", f"Message: {error.message}", f"Retryable: {error.is_retryable}"]
+            said = [f"Error: {error.name}", f"Message: {error.message}", f"Retryable: {error.is_retryable}"]
+            return [*said, *_checkpoint(event)]
         case Retry():
             return [f"Reason: {_short(event.reason, 200)}"]
         case CompleteRun():
-            return [f"Result: {_short(event.text, 80)}"]
+            return [f"Result: {_short(event.text, 80)}", *_checkpoint(event)]
         case _:
-            return []
+            return _checkpoint(event)
+
+
+def _checkpoint(event: Event) -> list[str]:
+    """What `--resume-from` takes to go on from here."""
+    checkpoint = getattr(event, "checkpoint", None)
+    return [f"Checkpoint: {checkpoint.id}"] if isinstance(checkpoint, Checkpoint) else []
 
 
 def _query(event: StartRun) -> str:

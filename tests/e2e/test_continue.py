@@ -161,6 +161,7 @@ async def test_a_closed_job_goes_on_from_any_of_its_checkpoints(
     assert back.of_type("startGeneration")[0]["stepNumber"] == middle["stepNumber"] + 1
     text = (await cli.run("log", "--job", job)).stdout
     assert f"from step 1, checkpoint {middle['id']}" in text
+    assert f"  Checkpoint: {middle['id']}\n" in text
     assert re.search(r"Abandoned: \d+ in, \d+ out", text)
 
 

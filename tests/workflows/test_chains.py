@@ -11,7 +11,7 @@ from perstack.client.history import Execution
 from perstack.client.jobs import Jobs
 from perstack.client.storage.driver import PayloadDriver
 from perstack.client.storage.folder import FolderStorage
-from perstack.core.events import CompleteRun, ContinueToNextStep, Event, RunBase, StartGeneration
+from perstack.core.events import CompleteRun, ContinueToNextStep, Event, ResolveToolResults, RunBase, StartGeneration
 from perstack.core.lineage import Words
 from perstack.core.messages import TextPart, UserMessage
 from perstack.core.run import Limits
@@ -47,6 +47,8 @@ def worker_of(steps: int) -> Callable[[Request], Answer]:
             return Answer(text=f"{len(request.messages)} messages")
         if request.turn == 1:
             return Answer(calls=(Call(name="todo", args={"newTodos": ["kept"]}),))
+        if request.turn == steps:
+            return Answer(calls=(Call(name="todo", args={"newTodos": ["late"]}),))
         return Answer(calls=(Call(name="writeTextFile", args={"path": f"{request.turn}.txt", "text": "x"}),))
 
     return script
@@ -88,6 +90,9 @@ async def test_readers_cannot_tell_where_one_execution_ended_and_the_next_began(
         assert end.text == f"{2 * steps + 1} messages"
         assert follower.job().usage == end.checkpoint.usage
         assert follower.job().total_steps == steps + 1
+        todos = [str(e.tool_results[0].result) for e in live if isinstance(e, ResolveToolResults)][-1]
+        assert '"kept"' in todos
+        assert '"late"' in todos
         steps_started = [e.step.started_at for e in live if isinstance(e, ContinueToNextStep)]
         assert all(steps_started)
     assert told_of[0] == told_of[1]

@@ -67,23 +67,14 @@ async def told(histories: Histories, execution: Execution) -> list[Event]:
     return events + [event for child in children for event in await told(histories, child)]
 
 
-@pytest.mark.parametrize("name", RECORDINGS)
-async def test_a_recording_can_be_made(
-    name: str,
-    is_updating_goldens: bool,
-    temporal_program: Path,
-    tmp_path: Path,
-    model: ModelServer,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    if not is_updating_goldens:
-        pytest.skip("plays a job on a server of its own with --update-goldens only")
+async def record(name: str, program: Path, folder: Path, model: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Play a job on a server of its own and write down its histories and what is told of them."""
     monkeypatch.setattr(socket, "gethostname", lambda: "golden")
     shutil.rmtree(WORKSPACE.parent, ignore_errors=True)
     WORKSPACE.mkdir(parents=True)
     (WORKSPACE / "big.txt").write_text("line\n" * 20_000)
     try:
-        async with studio(temporal_program, tmp_path, WORKSPACE, model, is_tight=RECORDINGS[name].is_tight) as bench:
+        async with studio(program, folder, WORKSPACE, model, is_tight=RECORDINGS[name].is_tight) as bench:
             job = await play(bench, name)
     finally:
         shutil.rmtree(WORKSPACE.parent)
@@ -94,7 +85,16 @@ async def test_a_recording_can_be_made(
 
 
 @pytest.mark.parametrize("name", RECORDINGS)
-async def test_a_committed_history_is_told_as_ever(name: str) -> None:
+async def test_a_committed_history_is_told_as_ever(
+    name: str,
+    is_updating_goldens: bool,
+    temporal_program: Path,
+    tmp_path: Path,
+    model: ModelServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if is_updating_goldens:
+        await record(name, temporal_program, tmp_path, model, monkeypatch)
     lines = await transcript(export_of(name))
     expected = gzip.decompress((FOLDER / f"{name}.jsonl.gz").read_bytes()).decode().split("\n")[:-1]
     types = [json.loads(line)["type"] for line in lines]
