@@ -133,7 +133,6 @@ class Station:
             self.sessions.is_draining = True
             await self._quiet()
 
-
     async def _quiet(self) -> None:
         """Wait until no run asks this process for anything any more; each that still does is told to go elsewhere."""
         begun = time.monotonic()

@@ -125,6 +125,7 @@ class RunReader:
     is_recording: bool = False
     recorded: list[CassetteEntry] = field(default_factory=list[CassetteEntry])
     """Every answer of the model with what it answered to; kept only when recording."""
+    _cancelled_at: int = 0
     _activities: dict[int, _Activity] = field(default_factory=dict[int, _Activity])
     _waiting_calls: deque[int] = field(default_factory=deque[int])
     _children: dict[int, int] = field(default_factory=dict[int, int])
@@ -156,6 +157,8 @@ class RunReader:
     def _settle(self) -> list[Event]:
         """End what a cancellation ended before it was on record: a call that was never made has no event."""
         events: list[Event] = []
+        # It ended when it was cancelled; when the closing was written, server and archive tell differently.
+        self.ended_at = self._cancelled_at or self.ended_at
         while self.fold is not None and (trigger := _unrecorded(self.fold.state)) is not None:
             events.extend(self._advance(trigger))
         return events
@@ -222,6 +225,7 @@ class RunReader:
             case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_UPDATE_ACCEPTED:
                 return await self._answered(event)
             case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCEL_REQUESTED:
+                self._cancelled_at = self.ended_at
                 return CancelRequested()
             case _:
                 return None

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from temporalio import workflow
 from temporalio.common import TypedSearchAttributes
-from temporalio.exceptions import FailureError
+from temporalio.exceptions import CancelledError, FailureError
 from temporalio.workflow import ActivityCancellationType, ChildWorkflowCancellationType, ParentClosePolicy
 
 from ..core.conversation import Appendix
@@ -134,6 +134,11 @@ class Interpreter:
             handle.cancel()
         try:
             return await handle
+        except asyncio.CancelledError as error:
+            if not self._is_cancelled:
+                raise
+            # Cancelled before its first step: the SDK never came to say so in its own way.
+            raise CancelledError("Cancelled before it began") from error
         finally:
             self._handles.discard(handle)
 

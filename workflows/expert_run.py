@@ -2,7 +2,6 @@
 
 import asyncio
 from collections import deque
-from contextlib import suppress
 from typing import Any
 
 from temporalio import workflow
@@ -60,7 +59,7 @@ class ExpertRun:
         while not self._is_stopped:
             if self._is_full:
                 if await self._archive("continuedAsNew"):
-                    await self._be_cancelled_here()
+                    self._be_cancelled_here()
                     continue
                 execution = workflow.info().run_id
                 following = carried_on(self._state, queue=self._interpreter.queue, execution=execution)
@@ -190,15 +189,12 @@ class ExpertRun:
             workflow.logger.warning("The history was not archived: %s", error)
         return is_cancelled
 
-    async def _be_cancelled_here(self) -> None:
-        """A cancellation between two executions: this one makes the next call after all, and ends with it."""
+    def _be_cancelled_here(self) -> None:
+        """A cancellation between two executions: this one asks for the next call after all, and ends with it."""
         self._is_full = False
-        self._interpreter.generate(open_generation(self._state))
-        # A call that was cancelled before the server heard of it would leave no trace, and readers need one.
-        with suppress(asyncio.CancelledError):
-            await workflow.sleep(0.001)
         self._take(CancelRequested())
         self._interpreter.cancel()
+        self._interpreter.generate(open_generation(self._state))
 
     async def _end(self, result: RunResult) -> RunResult:
         self._upsert(

@@ -76,6 +76,8 @@ class Lab:
         self.cli = Cli(workspace, command_env(data=data.root, temporal=temporal, home=home))
         self.asked: list[Asked] = []
         self.commands: list[tuple[str, RunningCli]] = []
+        self.env: dict[str, str] = {}
+        """What every command finds in its environment besides."""
         self._starts = 0
         self._news = asyncio.Event()
 
@@ -105,6 +107,7 @@ class Lab:
             "ANTHROPIC_BASE_URL": self.model.url,
             # Variables of this prefix are passed on to commands of tools.
             "LC_DRILL": str(self._starts),
+            **self.env,
             **(env or {}),
         }
         async with self.cli.running(*args, env=own) as running:
@@ -161,7 +164,7 @@ class Lab:
 
     async def log(self, job_id: str) -> "JobLog":
         """The job as `perstack log --json` tells it."""
-        result = await self.run("log", "--job", job_id, "--json")
+        result = await self.run("log", "--job", job_id, "--json", "--take", "0")
         assert result.code == 0, result.stderr
         return JobLog(json.loads(result.stdout))
 

@@ -31,9 +31,10 @@ def who(request: Request) -> str:
     raise AssertionError(f"nobody known asks: {request.system[-200:]!r}")
 
 
-def effect(mark: str, *, seconds: float = 0.03) -> Call:
-    """A command that leaves `mark` and takes a while."""
-    args = ["-c", MARK, mark, f"{seconds:g}"]
+def effect(mark: str, *, seconds: float = 0.03, output_bytes: int = 0) -> Call:
+    """A command that leaves `mark`, takes a while and says much."""
+    script = f'{MARK}; yes "$0" | head -c {output_bytes}' if output_bytes else MARK
+    args = ["-c", script, mark, f"{seconds:g}"]
     return Call(
         name="exec", args={"command": "sh", "args": args, "env": {}, "cwd": ".", "stdout": True, "stderr": True}
     )
@@ -131,4 +132,49 @@ TEAM = Team(
     result=("team: one done | two: low done | deep done | three done | four: far done | away done | five done"),
     requests=2 + 3 * 3 + 2 * 2 + 4 * 3,
     steps=14,
+)
+
+LARGE = 18_000 * "line\n" + "the end"
+"""More than Temporal's history takes in one piece."""
+LARGE_OUTPUT_BYTES = 90_000
+
+
+def much(request: Request) -> Answer:
+    """Whatever is said, written, read or handed over is large, to the last word."""
+    name = who(request)
+    if name == "library" and request.turn == 1:
+        return talk(
+            "The library asks both.", *(Call(name=one, args={"query": f"task {one}"}) for one in ("ant", "bee"))
+        )
+    if request.turn == 3:
+        return completion(f"{name} has it.\n{LARGE}")
+    path = f"{name}.txt"
+    calls = (
+        effect(f"{name}.{request.turn}", output_bytes=LARGE_OUTPUT_BYTES),
+        Call(name="writeTextFile", args={"path": path, "text": f"{name} {request.turn}\n{LARGE}"}),
+        *([Call(name="readTextFile", args={"path": path})] if name != "library" and request.turn == 2 else []),
+    )
+    # In large pieces: what is written word by word would take minutes.
+    return Answer(text=f"{name} takes step {request.turn}.", calls=calls, delta_size=2000, event_delay_ms=4)
+
+
+LIBRARY = Team(
+    definition="""
+[experts.library]
+instruction = "You are library."
+delegates = ["@library/ant", "@library/bee"]
+
+[experts."@library/ant"]
+description = "Knows much."
+instruction = "You are ant."
+
+[experts."@library/bee"]
+description = "Knows as much."
+instruction = "You are bee."
+""",
+    script=much,
+    root="library",
+    result=f"library has it.\n{LARGE}",
+    requests=3 + 2 * 3,
+    steps=1 + 2 * 2,
 )

@@ -67,6 +67,20 @@ async def told(histories: Histories, execution: Execution) -> list[Event]:
     return events + [event for child in children for event in await told(histories, child)]
 
 
+def without_places(job: ExportedJob) -> ExportedJob:
+    """The job without the paths that tracebacks of failed calls show: they are of the machine that recorded it."""
+
+    def scrubbed(node: Any) -> Any:
+        if isinstance(node, dict):
+            known = cast(Json, node)
+            return {key: scrubbed(value) for key, value in known.items() if key != "stackTrace"}
+        if isinstance(node, list):
+            return [scrubbed(value) for value in cast(list[Any], node)]
+        return node
+
+    return replace(job, records=tuple(replace(one, events=tuple(map(scrubbed, one.events))) for one in job.records))
+
+
 async def record(name: str, program: Path, folder: Path, model: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Play a job on a server of its own and write down its histories and what is told of them."""
     monkeypatch.setattr(socket, "gethostname", lambda: "golden")
@@ -78,6 +92,7 @@ async def record(name: str, program: Path, folder: Path, model: ModelServer, mon
             job = await play(bench, name)
     finally:
         shutil.rmtree(WORKSPACE.parent)
+    job = without_places(job)
     FOLDER.mkdir(exist_ok=True)
     (FOLDER / f"{name}.json.gz").write_bytes(gzip.compress(job.to_bytes(), 9, mtime=0))
     lines = "".join(f"{line}\n" for line in await transcript(job))
