@@ -201,16 +201,77 @@ def respond(
 
 @app.command()
 def log(
-    job: Annotated[str | None, typer.Option("--job", help="Id of the job.")] = None,
+    job: Annotated[str | None, typer.Option("--job", help="Id of the job; default: the latest one.")] = None,
     file: Annotated[str | None, typer.Option("--file", help="An export instead; needs no server.")] = None,
+    run_id: Annotated[
+        str | None, typer.Option("--run", metavar="RUN", help="Only this run; with a later id of it, that segment.")
+    ] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(metavar="CHECKPOINT", help="This checkpoint, and the events of its run.")
+    ] = None,
+    step: Annotated[str | None, typer.Option(metavar="STEPS", help="5, >5, >=5, <10, <=10 or 1-10.")] = None,
+    type_: Annotated[str | None, typer.Option("--type", metavar="TYPE", help="Only events of this type.")] = None,
+    errors: Annotated[bool, typer.Option("--errors", help="Only stopRunByError and retry.")] = False,
+    tools: Annotated[
+        bool, typer.Option("--tools", help="Only callTools, resolveToolResults, callInteractiveTool.")
+    ] = False,
+    delegations: Annotated[
+        bool, typer.Option("--delegations", help="Only callDelegate and stopRunByDelegate.")
+    ] = False,
+    expression: Annotated[
+        str | None,
+        typer.Option("--filter", metavar="EXPR", help="Only events where `.path OP value` holds; [] is any element."),
+    ] = None,
+    take: Annotated[str | None, typer.Option(metavar="N", help="At most so many; default 100, 0 is all.")] = None,
+    offset: Annotated[str | None, typer.Option(metavar="N", help="Leave out so many at the beginning.")] = None,
+    context: Annotated[str | None, typer.Option(metavar="N", help="So many neighbours of each.")] = None,
+    messages: Annotated[bool, typer.Option("--messages", help="With --checkpoint: its messages.")] = False,
+    summary: Annotated[bool, typer.Option("--summary", help="Count what matches.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="What tools and delegates are called with.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Show events as they come, until the job ends or waits for a person.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="The job and its events as one JSON object.")] = False,
+    pretty: Annotated[bool, typer.Option("--pretty", help="The same, indented.")] = False,
     cassette: Annotated[bool, typer.Option("--cassette", help="The model's answers, for `run --replay`.")] = False,
     address: Address = None,
 ) -> None:
-    """Show what happened in a job; needs no worker."""
-    from .commands.log import log as log_command
+    """Show what happened in a job; needs no worker.
 
-    log_command(job, file=file, is_json=json, is_cassette=cassette, address=address)
+    \b
+    perstack log
+    perstack log --job JOB --tools --step 3-5 --verbose
+    perstack log --job JOB --filter '.toolCalls[].toolName == "exec"' --context 1
+    perstack log --job JOB --follow --json
+    """
+    from .commands.log import log as log_command
+    from .log_view import LogOptions
+
+    log_command(
+        LogOptions(
+            job_id=job,
+            file=file,
+            run_id=run_id,
+            checkpoint_id=checkpoint,
+            step=step,
+            type=type_,
+            is_errors=errors,
+            is_tools=tools,
+            is_delegations=delegations,
+            expression=expression,
+            take=take,
+            offset=offset,
+            context=context,
+            has_messages=messages,
+            is_summary=summary,
+            is_verbose=verbose,
+            is_following=follow,
+            is_json=json or pretty,
+            is_pretty=pretty,
+            is_cassette=cassette,
+            address=address,
+        )
+    )
 
 
 @app.command()

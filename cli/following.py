@@ -1,8 +1,7 @@
 """Following a job on the terminal: its events on stdout, what to do next on stderr, its end as an exit code."""
 
-import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from pydantic_core import to_json
@@ -51,21 +50,14 @@ class Watch:
 
         what = "parked" if feed is not None else "still running elsewhere"
         how_to_go_on = f"job {execution.workflow_id} is {what}; go on with: perstack resume {execution.workflow_id}"
-        printing = asyncio.create_task(print_events())
-        interrupted = asyncio.create_task(self.interruption.requested.wait())
-        await asyncio.wait((printing, interrupted), return_when=asyncio.FIRST_COMPLETED)
-        interrupted.cancel()
-        if not printing.done():
-            printing.cancel()
-            with suppress(asyncio.CancelledError):
-                await printing
-            say(how_to_go_on)
-            return ExitCode.INTERRUPTED
         try:
-            await printing
+            has_ended = await self.interruption.lets_finish(print_events())
         except (RPCError, PerstackError):
             say(how_to_go_on)
             raise
+        if not has_ended:
+            say(how_to_go_on)
+            return ExitCode.INTERRUPTED
         if follower.questions:
             _show_questions(follower.questions)
             say(f"job {execution.workflow_id} is {what}; answer with: perstack respond {execution.workflow_id} TEXT")

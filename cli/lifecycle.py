@@ -59,6 +59,20 @@ class Interruption:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._signalled)
 
+    async def lets_finish(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Do `work` until somebody interrupts; whether it came to its end."""
+        working = asyncio.create_task(work)
+        interrupted = asyncio.create_task(self.requested.wait())
+        await asyncio.wait((working, interrupted), return_when=asyncio.FIRST_COMPLETED)
+        interrupted.cancel()
+        if not working.done():
+            working.cancel()
+            with suppress(asyncio.CancelledError):
+                await working
+            return False
+        await working
+        return True
+
     def _signalled(self) -> None:
         if self.requested.is_set():
             leave(ExitCode.INTERRUPTED)

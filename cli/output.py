@@ -46,6 +46,15 @@ class EventEncoder:
             line += b",".join(self._message(message) for message in messages) + piece
         return line + b"\n"
 
+    def encode_checkpoint(self, checkpoint: Checkpoint) -> bytes:
+        """A checkpoint by itself, without a newline."""
+        lists: list[tuple[Message, ...]] = []
+        hollow = _hollow(checkpoint, lists).model_dump_json(exclude_none=True, warnings=False).encode()
+        before, *after = hollow.split(_ENCODED_HOLE)
+        if len(after) != 1:
+            return checkpoint.wire_json().encode()
+        return before + b",".join(map(self._message, checkpoint.messages)) + after[0]
+
     def _message(self, message: Message) -> bytes:
         known = self._known.get(message.id)
         if known is None:
@@ -72,18 +81,16 @@ class EventWriter:
         """Whether it would print any event of these types."""
         return self._types is None or not self._types.isdisjoint(types)
 
-    async def write(self, event: Event) -> None:
+    async def write(self, event: Event) -> bool:
         """Print one event unless it is filtered out; a reader that went away ends the writing quietly.
 
-        A reader that is slow holds up the printing only, never the worker in the same process.
+        Whether there is a reader, as far as this event showed. One that is slow holds up the printing only, never the
+        worker in the same process.
         """
         if self._types is not None and event.type not in self._types:
-            return
+            return True
         line = self._encoder.encode(event)
-        if _would_not_block(len(line)):
-            write_bytes(line)
-        else:
-            await asyncio.to_thread(write_bytes, line)
+        return write_bytes(line) if _would_not_block(len(line)) else await asyncio.to_thread(write_bytes, line)
 
 
 def _would_not_block(size: int) -> bool:
@@ -94,8 +101,10 @@ def _would_not_block(size: int) -> bool:
     return size <= select.PIPE_BUF and bool(select.select([], [descriptor], [], 0)[1])
 
 
-def write_bytes(content: bytes) -> None:
+def write_bytes(content: bytes) -> bool:
     """Put bytes on stdout now; a closed pipe swallows everything from then on.
+
+    False when it has just turned out that nobody reads any more.
 
     Raises:
         UsageError: stdout takes no more, a full disk for example.
@@ -108,11 +117,13 @@ def write_bytes(content: bytes) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):
             raise UsageError(f"stdout cannot be written: {error.strerror}.", code="usage.output") from error
+        return False
+    return True
 
 
-def write_line(text: str) -> None:
-    """One line of text on stdout."""
-    write_bytes(text.encode() + b"\n")
+def write_line(text: str) -> bool:
+    """One line of text on stdout; whether somebody reads."""
+    return write_bytes(text.encode() + b"\n")
 
 
 def parse_filter(text: str | None) -> frozenset[str] | None:

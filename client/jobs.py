@@ -205,6 +205,19 @@ class Jobs:
             hint="`perstack jobs` lists the jobs of the server; --continue-job names one.",
         )
 
+    async def latest(self) -> str | None:
+        """The id of the job that was started or went on last, anywhere on the server."""
+        latest: WorkflowExecution | None = None
+        query = _ROOTS
+        while True:
+            # The list begins with those that are open, then those that closed last: a later start may come after.
+            found = [execution async for execution in self._client.list_workflows(query, limit=_LATEST_LOOK)]
+            newest = max(found, key=lambda execution: execution.start_time, default=None)
+            if newest is None or (latest is not None and newest.start_time <= latest.start_time):
+                return latest.id if latest is not None else None
+            latest = newest
+            query = f"{_ROOTS} AND StartTime > '{newest.start_time.isoformat()}'"
+
     async def lineage(self, view: JobView) -> Lineage:
         """All checkpoints that a job can go on from."""
         chain = await self.histories.job_chain(view.execution)
@@ -280,6 +293,7 @@ class Jobs:
 
 
 _ROOTS = f"WorkflowType = '{EXPERT_RUN}' AND ParentWorkflowId IS NULL AND ExecutionStatus != 'ContinuedAsNew'"
+_LATEST_LOOK = 100
 _ANSWER_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 """Seconds between tries of an answer."""
 _OPEN = {"running", "waiting"}

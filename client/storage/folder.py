@@ -45,6 +45,8 @@ class FolderStorage(Storage):
             if not (path.is_file() and path.read_bytes() == content):
                 make_private(path.parent)
                 write_private(path, content, is_durable=True)
+                # A volume that went away a moment ago leaves a folder of its name, where nothing is kept.
+                self._require_own_folder()
         except OSError as error:
             raise self._unavailable("written", _reason(error)) from error
 

@@ -53,7 +53,7 @@ async def test_a_cancellation_that_arrives_together_with_an_answer_is_told_by_th
     await handle.cancel()
     resumed = await cli.run("resume", job, env=model_env)
     assert resumed.code == 7, resumed.stderr
-    logged = json.loads((await cli.run("log", "--job", job, "--json")).stdout)
+    logged = json.loads((await cli.run("log", "--job", job, "--json", "--take", "0")).stdout)
     status = (await handle.describe()).status
     assert status is not None
     assert (status.name, logged["job"]["status"]) == ("CANCELED", "stoppedByCancellation")

@@ -131,7 +131,7 @@ async def test_a_follower_of_a_pool_sees_an_attempt_fail_and_the_next_one_begin_
         assert len(set(starts)) == 2
         model.release("rest")
         result = await cli.finished(run)
-        log = await cli.run("log", "--job", "again", "--json", env=model_env)
+        log = await cli.run("log", "--job", "again", "--json", "--take", "0", env=model_env)
     assert result.code == 0, result.stderr
     assert result.of_type("completeStreamingRunResult")[0]["text"] == "Second one, whole"
     [retry] = result.of_type("retry")

@@ -72,7 +72,7 @@ def result_texts(request: Request) -> list[str]:
 
 async def logged(cli: Cli, result: Result) -> dict[str, Any]:
     """What `perstack log` tells of the job, with nobody at work."""
-    log = await cli.run("log", "--job", result.events[0]["jobId"], "--json")
+    log = await cli.run("log", "--job", result.events[0]["jobId"], "--json", "--take", "0")
     assert log.code == 0, log.stderr
     return json.loads(log.stdout)
 

@@ -92,7 +92,7 @@ async def test_an_answer_goes_on_with_the_run_and_prints_what_comes_then(
     assert result.events[0]["interactiveToolCall"]["text"] == "Yes, do it."
     assert result.of_type("completeRun")[0]["text"] == "Yes, do it."
     assert len(model.requests) == before + 1
-    log = await cli.run("log", "--job", job, "--json", env=model_env)
+    log = await cli.run("log", "--job", job, "--json", "--take", "0", env=model_env)
     assert log.code == 0
     assert log.stdout.count("Yes, do it.") >= 2
 
@@ -133,11 +133,11 @@ async def test_an_answer_that_cannot_be_taken_is_refused_and_changes_nothing(
 ) -> None:
     model.script = asking("plan")
     job = job_of(await stopped(cli, model_env))
-    before = (await cli.run("log", "--job", job, "--json", env=model_env)).stdout
+    before = (await cli.run("log", "--job", job, "--json", "--take", "0", env=model_env)).stdout
     result = await cli.run("respond", job, *words, env=model_env)
     assert (result.code, result.stdout) == (2, "")
     assert says in result.stderr
-    assert (await cli.run("log", "--job", job, "--json", env=model_env)).stdout == before
+    assert (await cli.run("log", "--job", job, "--json", "--take", "0", env=model_env)).stdout == before
 
 
 async def test_a_parked_question_is_shown_again_by_resume(

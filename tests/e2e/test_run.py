@@ -209,7 +209,7 @@ async def test_calls_of_one_message_overlap_and_the_log_tells_the_same_story_lat
     assert result.code == 0, result.stderr
     assert result.of_type("completeRun")[0]["text"] == "done"
     job = result.events[0]["jobId"]
-    log = await cli.run("log", "--job", job, "--json")
+    log = await cli.run("log", "--job", job, "--json", "--take", "0")
     told = json.loads(log.stdout)
     live_only = {"startStreamingReasoning", "streamReasoning", "startStreamingRunResult", "streamRunResult"}
     assert told["events"] == [event for event in result.events if event["type"] not in live_only]
@@ -271,5 +271,5 @@ async def test_a_failed_attempt_is_shown_while_the_next_one_runs_and_only_once(
     (retry,) = result.of_type("retry")
     assert json.loads(retry["reason"])["error"] == "provider.rate_limited"
     assert retry["newMessages"] == []
-    log = await cli.run("log", "--job", retry["jobId"], "--json")
+    log = await cli.run("log", "--job", retry["jobId"], "--json", "--take", "0")
     assert [event for event in json.loads(log.stdout)["events"] if event["type"] == "retry"] == [retry]

@@ -114,7 +114,7 @@ async def test_servers_in_two_languages_work_in_one_run_and_its_log_tells_the_sa
         assert event["connectDurationMs"] == pytest.approx(spawn + handshake)
         assert event["totalDurationMs"] == pytest.approx(spawn + handshake + event["toolDiscoveryDurationMs"])
 
-    log = await cli.run("log", "--job", result.events[0]["jobId"], "--json")
+    log = await cli.run("log", "--job", result.events[0]["jobId"], "--json", "--take", "0")
     assert json.loads(log.stdout)["events"] == [event for event in result.events if event["type"] not in LIVE_ONLY]
 
 
@@ -599,7 +599,7 @@ async def test_planted_secrets_reach_neither_events_nor_model_nor_log_nor_databa
     assert result.of_type("completeRun")[0]["text"] == "The key is ***."
     assert any("***" in event["message"] for event in result.of_type("skillStderr"))
 
-    log = await cli.run("log", "--job", result.events[0]["jobId"], "--json")
+    log = await cli.run("log", "--job", result.events[0]["jobId"], "--json", "--take", "0")
     bodies = b"".join(request.body for request in model.requests).decode()
     paths = [path for path in server_data.root.rglob("*") if path.is_file()]
     raw = {path: path.read_bytes() for path in paths}
