@@ -170,7 +170,7 @@ def jobs(
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
     address: Address = None,
 ) -> None:
-    """List the jobs of the server, the newest first."""
+    """List the jobs of the server: those that are open, then those that ended last."""
     from .commands.jobs import jobs as jobs_command
 
     jobs_command(take=take, status=status, is_json=json, address=address)

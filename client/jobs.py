@@ -1,7 +1,7 @@
 """Jobs as a client handles them: start one, find one, see who works on it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -175,7 +175,7 @@ class Jobs:
         return JobView(record.execution, record.task_queue, is_open=False, start=start, is_archived=True)
 
     async def list(self, *, take: int, status: str | None = None) -> AsyncIterator[JobSummary]:
-        """The newest jobs first, at most `take`; of one `status` where it is given."""
+        """Open jobs first, then those that ended last, at most `take`; of one `status` where it is given."""
         seen = set[str]()
         found = 0
         async for execution in self._client.list_workflows(_ROOTS):
@@ -196,9 +196,13 @@ class Jobs:
         Raises:
             UsageError: there is none on this server.
         """
-        async for execution in self._client.list_workflows(_ROOTS):
-            if await execution.memo_value(WORKSPACE_MEMO, "", type_hint=str) == workspace:
-                return execution.id
+
+        async def is_here(execution: WorkflowExecution) -> bool:
+            return await execution.memo_value(WORKSPACE_MEMO, "", type_hint=str) == workspace
+
+        newest = await self._newest(is_here)
+        if newest is not None:
+            return newest.id
         raise UsageError(
             f"No job has run in {workspace} yet.",
             code="usage.unknown_job",
@@ -207,16 +211,30 @@ class Jobs:
 
     async def latest(self) -> str | None:
         """The id of the job that was started or went on last, anywhere on the server."""
-        latest: WorkflowExecution | None = None
+
+        async def is_any(execution: WorkflowExecution) -> bool:
+            return True
+
+        newest = await self._newest(is_any)
+        return newest.id if newest is not None else None
+
+    async def _newest(self, matches: Callable[[WorkflowExecution], Awaitable[bool]]) -> WorkflowExecution | None:
+        """The job started last of those that match.
+
+        The server lists the open ones first, then by their ends: whatever is found, a later start may come after it.
+        """
+        newest: WorkflowExecution | None = None
         query = _ROOTS
         while True:
-            # The list begins with those that are open, then those that closed last: a later start may come after.
-            found = [execution async for execution in self._client.list_workflows(query, limit=_LATEST_LOOK)]
-            newest = max(found, key=lambda execution: execution.start_time, default=None)
-            if newest is None or (latest is not None and newest.start_time <= latest.start_time):
-                return latest.id if latest is not None else None
-            latest = newest
-            query = f"{_ROOTS} AND StartTime > '{newest.start_time.isoformat()}'"
+            found: WorkflowExecution | None = None
+            async for execution in self._client.list_workflows(query):
+                if await matches(execution):
+                    found = execution
+                    break
+            if found is None or (newest is not None and found.start_time <= newest.start_time):
+                return newest
+            newest = found
+            query = f"{_ROOTS} AND StartTime > '{found.start_time.isoformat()}'"
 
     async def lineage(self, view: JobView) -> Lineage:
         """All checkpoints that a job can go on from."""
@@ -293,7 +311,6 @@ class Jobs:
 
 
 _ROOTS = f"WorkflowType = '{EXPERT_RUN}' AND ParentWorkflowId IS NULL AND ExecutionStatus != 'ContinuedAsNew'"
-_LATEST_LOOK = 100
 _ANSWER_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 """Seconds between tries of an answer."""
 _OPEN = {"running", "waiting"}

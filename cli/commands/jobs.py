@@ -1,4 +1,4 @@
-"""`perstack jobs`: the jobs of the server, the newest first."""
+"""`perstack jobs`: the jobs of the server, open ones first, then those that ended last."""
 
 import json
 import sys

@@ -68,6 +68,20 @@ async def test_a_follow_up_query_goes_on_with_the_conversation_the_steps_and_the
     assert used[2] > used[1] > used[0]
 
 
+async def test_continue_takes_the_job_started_last_even_if_an_older_one_is_open(
+    cli: Cli, model: ModelServer, model_env: dict[str, str]
+) -> None:
+    cli.write("perstack.toml", ASKING)
+    model.script = asks
+    waiting = await cli.run("run", "solo", "one", env=model_env)
+    assert waiting.code == 6
+    model.script = echo
+    second = await cli.run("run", "solo", "two", env=model_env)
+    third = await cli.run("run", "solo", "three", "--continue", env=model_env)
+    assert third.code == 0, third.stderr
+    assert job_of(third) == job_of(second)
+
+
 @pytest.mark.requirement("context.continue")
 async def test_the_log_of_a_job_that_went_on_tells_all_of_it_once(
     cli: Cli, model: ModelServer, model_env: dict[str, str]

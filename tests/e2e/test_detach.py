@@ -117,11 +117,11 @@ async def test_a_job_can_go_on_in_the_background(cli: Cli, model: ModelServer, m
 async def test_the_same_job_detached_twice_is_one_job(cli: Cli, model: ModelServer, model_env: dict[str, str]) -> None:
     cli.write("perstack.toml", TOML)
     model.script = gated
-    first = await cli.run("run", "solo", "go", "--detach", "--job-id", "twice", env=model_env)
-    second = await cli.run("run", "solo", "go", "--detach", "--job-id", "twice", env=model_env)
+    first = await cli.run("run", "solo", "go", "--detach", "--job-id", "detached-twice", env=model_env)
+    second = await cli.run("run", "solo", "go", "--detach", "--job-id", "detached-twice", env=model_env)
     assert (first.code, second.code) == (0, 0), second.stderr
-    assert first.stdout == second.stdout == "twice\n"
-    assert "another process works on job twice" in second.stderr
+    assert first.stdout == second.stdout == "detached-twice\n"
+    assert "another process works on job detached-twice" in second.stderr
     model.release("end")
     await ended(worker_of(first))
     assert set(model.ledger.counts.values()) == {1}
