@@ -105,7 +105,7 @@ async def test_a_worker_that_is_asked_to_leave_under_load_loses_and_repeats_noth
             if request.turn == 1:
                 return Answer(calls=tuple(Call(name=n, args={"query": "go"}) for n in ("one", "two", "three")))
             return Answer(text=" | ".join(sorted(str(result["content"]) for result in request.results)))
-        if request.turn > 8:
+        if request.turn > 20:  # long enough that the worker has left before
             return Answer(text=f"{name} done")
         if request.turn == 3:
             asked.add(name)
@@ -135,7 +135,7 @@ async def test_a_worker_that_is_asked_to_leave_under_load_loses_and_repeats_noth
     assert result.of_type("completeRun")[-1]["text"] == "one done | three done | two done"
     assert set(model.ledger.counts.values()) == {1}
     for name in ("one", "two", "three"):
-        assert (cli.workspace / f"{name}.txt").read_text() == f"{name}\n" * 8
+        assert (cli.workspace / f"{name}.txt").read_text() == f"{name}\n" * 20
     outcomes = [one for event in result.of_type("resolveToolResults") for one in event["toolResults"]]
     assert not any(one.get("isError") for one in outcomes)
 
