@@ -119,14 +119,14 @@ def _take(turn: Turn, trigger: Trigger) -> None:
             _generated(turn, generation)
         case GenerationFailed(failure, attempts, usage):
             _generation_failed(turn, failure, attempts, usage)
-        case GenerationLost(attempts):
-            _generation_lost(turn, attempts)
+        case GenerationLost(attempts, is_refused):
+            _generation_lost(turn, attempts, is_refused=is_refused)
         case ToolFinished(index, outcome):
             _follow(turn, answer_call(turn, index, outcome))
         case ToolFailed(index, failure):
             _follow(turn, tool_failed(turn, index, failure))
-        case ToolLost(index, has_started):
-            _follow(turn, call_lost(turn, index, has_started=has_started))
+        case ToolLost(index, has_started, is_refused):
+            _follow(turn, call_lost(turn, index, has_started=has_started, is_refused=is_refused))
         case DelegateFinished(index, result):
             _follow(turn, delegate_finished(turn, index, result))
         case Answered(index, text):
@@ -284,9 +284,9 @@ def _generation_failed(turn: Turn, failure: Failure, attempts: tuple[Attempt, ..
     stop_by_error(turn, failure)
 
 
-def _generation_lost(turn: Turn, attempts: tuple[Attempt, ...]) -> None:
+def _generation_lost(turn: Turn, attempts: tuple[Attempt, ...], *, is_refused: bool) -> None:
     _failed_attempts(turn, attempts)
-    losses = turn.state.losses + 1
+    losses = turn.state.losses + (not is_refused)
     turn.set(losses=losses)
     if turn.state.is_cancelling:
         turn.set(is_generating=False)

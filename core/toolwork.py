@@ -86,11 +86,12 @@ def tool_failed(turn: Turn, index: int, failure: Failure) -> Verdict:
     return _after_answer(turn)
 
 
-def call_lost(turn: Turn, index: int, *, has_started: bool) -> Verdict:
+def call_lost(turn: Turn, index: int, *, has_started: bool, is_refused: bool = False) -> Verdict:
     """The worker of a call is gone: repeat what may be repeated, tell the model about the rest."""
     state = turn.state
-    losses = state.call_losses.get(index, 0) + 1
-    turn.set(call_losses=dict(sorted({**state.call_losses, index: losses}.items())))
+    losses = state.call_losses.get(index, 0) + (not is_refused)
+    if losses:
+        turn.set(call_losses=dict(sorted({**state.call_losses, index: losses}.items())))
     may_repeat = not has_started or _spec(state, index).is_repeatable
     if may_repeat and losses < MAX_LOSSES and not state.is_cancelling:
         _start(turn, [index], is_again=True)

@@ -48,6 +48,8 @@ class GenerationLost:
     """The worker of a model call is gone."""
 
     attempts: tuple[Attempt, ...] = ()
+    is_refused: bool = False
+    """It was leaving and did not begin: nothing is lost, and the next one may be leaving as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,8 @@ class ToolLost:
 
     index: int
     has_started: bool
+    is_refused: bool = False
+    """As with a model call."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,6 +131,8 @@ class Lost:
 
     has_started: bool
     attempts: tuple[Attempt, ...] = ()
+    is_refused: bool = False
+    """It is about to leave and did not begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +157,7 @@ def read_activity_failure(error: BaseException) -> Lost | Cancelled | FailureDet
         case CancelledError():
             return Cancelled()
         case ApplicationError(type=kind) if kind == WORKER_LEAVING:
-            return Lost(has_started=False, attempts=_attempts(error.details))
+            return Lost(has_started=False, attempts=_attempts(error.details), is_refused=True)
         case ApplicationError(type=kind) if kind in (WORKER_LOST, WORKER_SHUTDOWN):
             return Lost(has_started=True, attempts=_attempts(error.details))
         case ApplicationError():

@@ -22,8 +22,8 @@ def session_not_opened(ending: Ending) -> Trigger:
 def not_generated(ending: Ending) -> Trigger:
     """`generate` ended without an answer."""
     match ending:
-        case Lost(attempts=attempts):
-            return GenerationLost(attempts)
+        case Lost(attempts=attempts, is_refused=is_refused):
+            return GenerationLost(attempts, is_refused)
         case Cancelled():
             return Generated(Generation(finish_reason="cancelled"))
         case FailureDetails():
@@ -33,8 +33,8 @@ def not_generated(ending: Ending) -> Trigger:
 def not_called(index: int, ending: Ending) -> Trigger:
     """`call_tool` ended without an outcome."""
     match ending:
-        case Lost(has_started=has_started):
-            return ToolLost(index, has_started)
+        case Lost(has_started=has_started, is_refused=is_refused):
+            return ToolLost(index, has_started, is_refused)
         case Cancelled():
             return ToolLost(index, has_started=False)
         case FailureDetails(failure=failure):

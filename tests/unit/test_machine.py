@@ -4,7 +4,7 @@ import json
 
 import pytest
 from perstack.core.conversation import Position
-from perstack.core.effects import Finish, Generate, OpenSession
+from perstack.core.effects import CallTools, Finish, Generate, OpenSession
 from perstack.core.events import (
     CompleteRun,
     ContinueToNextStep,
@@ -23,7 +23,7 @@ from perstack.core.messages import ExpertMessage, ToolMessage, UserMessage
 from perstack.core.run import Limits, SessionReport
 from perstack.core.skills import SkillStart
 from perstack.core.state import State
-from perstack.core.triggers import Generated, GenerationLost, SessionFailed, SessionOpened, Started
+from perstack.core.triggers import Generated, GenerationLost, SessionFailed, SessionOpened, Started, ToolLost
 from perstack.core.usage import NO_USAGE, Usage
 from support.scenarios import (
     OVERLOADED,
@@ -380,3 +380,16 @@ def test_the_answer_clears_what_was_noted_for_the_session() -> None:
     run.take(Generated(say("", call("exec"))))
     run.finish(0)
     assert run.effect(Generate).appendix.messages == ()
+
+
+def test_refusals_of_workers_that_leave_are_no_losses() -> None:
+    run = opened(specs=base_tools("exec"))
+    for _ in range(5):
+        run.take(GenerationLost(is_refused=True))
+        assert run.effect(Generate).ordinal == 1
+    run.say("", call("exec"))
+    for _ in range(5):
+        run.take(ToolLost(0, has_started=False, is_refused=True))
+        assert [planned.index for planned in run.effect(CallTools).calls] == [0]
+    run.finish(0)
+    assert run.say("done")[-1] == "completeRun"
