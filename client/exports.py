@@ -4,7 +4,7 @@ import base64
 import binascii
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Self, cast
@@ -144,12 +144,12 @@ async def export_job(histories: Histories, storage: Storage, newest: Execution) 
         UsageError: a payload of the job lies where only another program can read it.
     """
     lost: list[str] = []
-    roots = await _chain_back(histories, newest, lost)
+    roots = (await _chain(histories, newest, _before, lost))[::-1]
     delegates: list[Record] = []
     waiting = list(_children(roots))
     while waiting:
         execution = waiting.pop()
-        below = await _chain_on(histories, execution, lost)
+        below = await _chain(histories, execution, partial(_carried_on_by, histories), lost)
         delegates.extend(below)
         waiting.extend(_children(below))
     # Executions of one delegate stay in their order.
@@ -211,10 +211,15 @@ def _conflict(job: ExportedJob, storage: Storage, why: str) -> UsageError:
     )
 
 
-async def _chain_back(histories: Histories, newest: Execution, lost: list[str]) -> list[Record]:
-    """The root's executions, oldest first."""
+async def _chain(
+    histories: Histories,
+    start: Execution,
+    neighbour: Callable[[Record], Awaitable[Execution | None]],
+    lost: list[str],
+) -> list[Record]:
+    """The executions from `start` on, each the neighbour of the one before, as far as somebody knows them."""
     records: list[Record] = []
-    execution: Execution | None = newest
+    execution: Execution | None = start
     while execution is not None:
         try:
             record = await histories.record(execution)
@@ -222,23 +227,12 @@ async def _chain_back(histories: Histories, newest: Execution, lost: list[str]) 
             lost.append(execution.workflow_id)
             break
         records.append(record)
-        execution = Execution(newest.workflow_id, record.previous) if record.previous else None
-    return records[::-1]
-
-
-async def _chain_on(histories: Histories, first: Execution, lost: list[str]) -> list[Record]:
-    """A delegate's executions, oldest first."""
-    records: list[Record] = []
-    execution: Execution | None = first
-    while execution is not None:
-        try:
-            record = await histories.record(execution)
-        except HistoryLost:
-            lost.append(execution.workflow_id)
-            break
-        records.append(record)
-        execution = await _carried_on_by(histories, record)
+        execution = await neighbour(record)
     return records
+
+
+async def _before(record: Record) -> Execution | None:
+    return Execution(record.workflow_id, record.previous) if record.previous else None
 
 
 async def _carried_on_by(histories: Histories, record: Record) -> Execution | None:

@@ -233,12 +233,12 @@ def _seed(run: ToldRun, state: RunState, checkpoint: Checkpoint) -> Seed:
 
 
 def _told(seed: Seed, words: Words) -> Seed:
-    questions = _questions(seed)
+    questions = open_questions(seed)
     if words.answer is not None:
-        return seed.replaced(answer=SeedAnswer(index=_question(seed, questions, words.call_id), text=words.answer))
+        return seed.replaced(answer=SeedAnswer(index=_question(seed, words.call_id), text=words.answer))
     if words.message is not None:
         if questions:
-            asked = seed.calls[questions[0]]
+            asked = questions[0]
             raise UsageError(
                 f"{seed.checkpoint.expert.key} waits for an answer to {asked.tool_name} (call {asked.id}).",
                 code="usage.question_open",
@@ -254,7 +254,8 @@ def _told(seed: Seed, words: Words) -> Seed:
     return seed
 
 
-def _question(seed: Seed, questions: list[int], call_id: str | None) -> int:
+def _question(seed: Seed, call_id: str | None) -> int:
+    questions = _questions(seed)
     found = next((index for index in questions if call_id in (None, seed.calls[index].id)), None)
     if found is None:
         which = f"no open question with the id {call_id}" if call_id and questions else "no open question"
