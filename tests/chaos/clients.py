@@ -252,18 +252,17 @@ DRILLS = (
         "follower-killed",
         "kill -9 of the command while a pool works: the run is intact, `resume` goes on",
         follower_killed,
+        at_once=3,
     ),
     Drill(
         "same-job-thrice",
         "three commands with one job id at once: one job, each sees it complete",
         duplicates,
-        at_once=1,
     ),
     Drill(
         "one-workspace",
         "two jobs in one workspace, one command killed: both complete, nothing is mixed up",
         one_workspace,
-        at_once=1,
     ),
     Drill(
         "cancel",

@@ -266,10 +266,12 @@ DRILLS = (
         "provider-storm",
         "429 storms, streams cut half-way: jobs complete, every attempt is a `retry` event",
         storm,
+        at_once=3,
     ),
     Drill(
         "clock-jump",
         "the clock of the working process jumps by an hour: one job, no corruption",
         clock_jump,
+        at_once=3,
     ),
 )

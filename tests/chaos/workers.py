@@ -189,6 +189,7 @@ DRILLS = (
         "delegates-killed",
         "kill -9 amid five parallel delegates, nested ones too: all finished work is kept, all results arrive",
         in_delegates,
+        at_once=3,
     ),
     Drill(
         "pool-worker-killed",
