@@ -13,6 +13,7 @@ from chaos.lab import LONGEST_SECONDS, Lab, Moment, until
 from chaos.teams import SOLO, TEAM
 from perstack.client.record import read_record
 from perstack.client.supervisor import is_listening
+from support.cli import RunningCli
 
 
 async def killed(lab: Lab, chance: random.Random) -> Report:
@@ -25,7 +26,7 @@ async def killed(lab: Lab, chance: random.Random) -> Report:
     outages: list[tuple[float, float]] = []
     async with lab.command("run", team.root, "go", "--job-id", job_id) as run:
         if await lab.reach(moment, run):
-            outages.append(await _kill_server(lab, with_supervisor=with_supervisor))
+            outages.append(await _kill_server(lab, run, with_supervisor=with_supervisor))
         last = await lab.finished(run)
     log, _, repeated = await completed(lab, job_id, team, outages=outages, last=last)
     what = "supervisor and server" if with_supervisor else "server"
@@ -36,8 +37,11 @@ async def killed(lab: Lab, chance: random.Random) -> Report:
     )
 
 
-async def _kill_server(lab: Lab, *, with_supervisor: bool) -> tuple[float, float]:
-    """From the kill to the first moment at which somebody listens again on the server's port."""
+async def _kill_server(lab: Lab, run: RunningCli, *, with_supervisor: bool) -> tuple[float, float]:
+    """From the kill to the first moment at which somebody listens again on the server's port.
+
+    Or to the end of the run: one that had heard everything already needs no server any more.
+    """
     record = read_record(lab.data.record)
     assert record is not None
     begun = time.time()
@@ -46,6 +50,8 @@ async def _kill_server(lab: Lab, *, with_supervisor: bool) -> tuple[float, float
     os.kill(record.pid, signal.SIGKILL)
 
     def is_back() -> bool:
+        if run.process.returncode is not None:
+            return True
         fresh = read_record(lab.data.record)
         return fresh is not None and fresh.pid != record.pid and bool(fresh.version) and is_listening(fresh.port)
 
