@@ -54,7 +54,13 @@ $(SERVERS_READY): $(SERVERS_LOCKS) tests/servers/.npmrc | $(READY)
 demo: temporal ## run the built-in create-expert team from a recording, on a real Temporal server
 	@$(BIN)/python -P examples/create-expert/demo.py
 
-test: temporal servers ## set up and run all tests
+# Screens are tested in a real terminal.
+.PHONY: tmux
+tmux:
+	@command -v tmux >/dev/null || \
+		{ echo "the tests of the screens run in a real terminal: install tmux" >&2; exit 1; }
+
+test: temporal servers tmux ## set up and run all tests
 	$(BIN)/pytest -n $(JOBS) --dist loadgroup
 
 check: fmt-check lint types contracts words test ## everything CI looks at

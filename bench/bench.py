@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import json
 import os
+import resource
 import sqlite3
 import statistics
 import subprocess
@@ -24,6 +25,8 @@ ROOT = HERE.parent
 PROGRAM = Path(sys.executable).with_name("perstack")
 PAGE = "A line of the page that every step reads, long enough to be a line.\n" * 76
 CONFIG = '[experts.bench]\ninstruction = "You are a bench."\n'
+PARTS_OF_TEAM = 39
+TEAM_STEPS = 21
 LONGEST_SECONDS = 300
 
 
@@ -228,13 +231,48 @@ async def run_crowd(bench: Bench, jobs: int) -> float:
         return time.perf_counter() - begun
 
 
+def team() -> str:
+    """A coordinator and its delegates, as a part of the definition."""
+    names = [f"@team/part-{number}" for number in range(PARTS_OF_TEAM)]
+    coordinator = f'[experts.team]\ninstruction = "You split."\ndelegates = {json.dumps(names)}\n'
+    return coordinator + "".join(f'[experts."{name}"]\ninstruction = "You do a part."\n' for name in names)
+
+
+def log(bench: Bench) -> None:
+    """Reading a job of 5 000 events over 40 runs."""
+    job = ("--job-id", "big")
+    bench.perstack(
+        "run", "team", f"delegates={PARTS_OF_TEAM} steps={TEAM_STEPS} delay=0", "--filter", "completeRun", *job
+    )
+    for what, args, aim in (
+        ("as JSON, all of it", ("--json", "--take", "0"), "aim ≤ 3"),
+        ("as JSON, one page", ("--json",), ""),
+        ("as text, one page", ("--text",), ""),
+    ):
+        measured = [read_time(bench, "log", "--job", "big", *args) for _ in range(bench.repeats)]
+        seconds, computed = zip(*measured, strict=True)
+        note = ", ".join(filter(None, (aim, f"{statistics.median(computed):.2g} s of CPU")))
+        bench.row(f"log of 5 000 events over {PARTS_OF_TEAM + 1} runs, {what}", list(seconds), "s", note)
+
+
+def read_time(bench: Bench, *args: str) -> tuple[float, float]:
+    """Seconds that a command took which writes into a file, and seconds of them that it computed."""
+    before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    with (bench.folder / "output").open("wb") as output:
+        subprocess.run(
+            [PROGRAM, *args], cwd=bench.workspace, env=bench.env, stdout=output, check=True, timeout=LONGEST_SECONDS
+        )
+    seconds, after = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
 def peak_memory(pid: int) -> float:
     """Peak resident memory of a process in megabytes (Linux)."""
     status = Path(f"/proc/{pid}/status").read_text()
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1000
 
 
-PARTS: dict[str, Callable[[Bench], None]] = {"start": start_times, "steps": steps, "crowd": crowd}
+PARTS: dict[str, Callable[[Bench], None]] = {"start": start_times, "steps": steps, "crowd": crowd, "log": log}
 
 
 def main() -> None:
@@ -247,7 +285,7 @@ def main() -> None:
         bench = Bench(Path(folder), options.repeats)
         bench.workspace.mkdir()
         (bench.workspace / "page.txt").write_text(PAGE)
-        (bench.workspace / "perstack.toml").write_text(CONFIG)
+        (bench.workspace / "perstack.toml").write_text(CONFIG + team())
         print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, {options.repeats} repeats", flush=True)
         with model_server(bench):
             bench.perstack("run", "bench", "steps=2 delay=0 warm-up", "--filter", "completeRun")

@@ -1,8 +1,13 @@
 """The command tree only: options and help; each command's module is imported when it is called."""
 
-from typing import Annotated
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from .completion import JobKind
 
 app = typer.Typer(
     name="perstack",
@@ -10,7 +15,6 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 
 EXIT_CODES = """
@@ -18,9 +22,44 @@ Exit codes: 0 completed, 1 the run failed, 2 usage or definition error, 3 Tempor
 4 provider credentials, 5 step limit, 6 waiting for a person, 7 cancelled, 130 interrupted (the run is parked).
 """
 
+READER_CODES = """
+Exit codes: 0 done, 1 it failed, 2 usage error, 3 Temporal unreachable, 130 interrupted.
+"""
+CANCEL_CODES = """
+Exit codes: 0 the job has ended, 2 usage error, 3 Temporal unreachable or no worker, 130 interrupted.
+"""
+FILE_CODES = """
+Exit codes: 0 done, 1 it failed, 2 usage error, or a file or the storage cannot be used, 130 interrupted.
+"""
+
 Address = Annotated[
     str | None, typer.Option("--address", help="Temporal server; default: TEMPORAL_ADDRESS, else an embedded one.")
 ]
+
+
+def _experts(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    from .completion import expert_keys
+
+    return expert_keys(ctx, incomplete)
+
+
+def _jobs(kind: "JobKind") -> Callable[[typer.Context, str], list[tuple[str, str]]]:
+    def offer(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+        from .completion import job_ids
+
+        return job_ids(ctx, incomplete, kind)
+
+    return offer
+
+
+def _quiet(is_wanted: bool) -> None:
+    if is_wanted:
+        from .diagnostics import be_quiet
+
+        be_quiet()
+
+
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", callback=_quiet, help="No talk on stderr but errors.")]
 
 
 def _version(is_wanted: bool) -> None:
@@ -42,7 +81,10 @@ def perstack(
 
 @app.command(epilog=EXIT_CODES)
 def run(
-    expert_key: Annotated[str, typer.Argument(metavar="EXPERT", help="Key of the expert, e.g. create-expert.")],
+    expert_key: Annotated[
+        str,
+        typer.Argument(metavar="EXPERT", help="Key of the expert, e.g. create-expert.", autocompletion=_experts),
+    ],
     query: Annotated[
         str | None, typer.Argument(metavar="[QUERY]", help="The task; a job that goes on may do without.")
     ] = None,
@@ -78,7 +120,10 @@ def run(
     continue_: Annotated[
         bool, typer.Option("--continue", help="Go on with the job started last in this folder.")
     ] = False,
-    continue_job: Annotated[str | None, typer.Option(metavar="JOB", help="Go on with this job.")] = None,
+    continue_job: Annotated[
+        str | None,
+        typer.Option(metavar="JOB", help="Go on with this job.", autocompletion=_jobs("any")),
+    ] = None,
     resume_from: Annotated[
         str | None, typer.Option(metavar="CHECKPOINT", help="With --continue-job: from this checkpoint of any run.")
     ] = None,
@@ -91,6 +136,7 @@ def run(
     interactive: Annotated[
         bool, typer.Option("-i", "--interactive-tool-call-result", help="QUERY answers what the job asks a person.")
     ] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Run an expert; prints its events as JSON Lines on stdout.
 
@@ -137,31 +183,133 @@ def run(
 
 
 @app.command(epilog=EXIT_CODES)
+def start(
+    expert_key: Annotated[
+        str | None,
+        typer.Argument(metavar="[EXPERT]", help="Key of the expert; without one, choose.", autocompletion=_experts),
+    ] = None,
+    query: Annotated[str | None, typer.Argument(metavar="[QUERY]", help="The task; without one, write it.")] = None,
+    config: Annotated[str | None, typer.Option(help="perstack.toml, a path or https URL.")] = None,
+    provider: Annotated[
+        str | None, typer.Option(help="Model provider; default: perstack.toml, else anthropic.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Model; default: the expert's tier.")] = None,
+    reasoning_budget: Annotated[
+        str | None, typer.Option(help="none, minimal, low, medium, high or a number of tokens.")
+    ] = None,
+    max_steps: Annotated[int | None, typer.Option(help="Generations of one run; default 100.")] = None,
+    max_retries: Annotated[int | None, typer.Option(help="Retries of one generation; default 5.")] = None,
+    timeout: Annotated[int | None, typer.Option(help="Milliseconds of one generation; default 300000.")] = None,
+    job_id: Annotated[
+        str | None, typer.Option(help="Id of the first job; the same id again follows the same job.")
+    ] = None,
+    env_path: Annotated[
+        list[str] | None, typer.Option(help="Env file, repeatable; default .env and .env.local.")
+    ] = None,
+    file: Annotated[list[str] | None, typer.Option(help="Image or PDF for the first message, repeatable.")] = None,
+    task_queue: Annotated[
+        str | None, typer.Option(help="Queue of a worker pool that does the work instead of this process.")
+    ] = None,
+    address: Address = None,
+    replay: Annotated[str | None, typer.Option(help="Answer from this cassette instead of a provider.")] = None,
+    frozen: Annotated[
+        bool, typer.Option("--frozen", help="Refuse to run when the definition differs from perstack.lock.")
+    ] = False,
+    replay_strict: Annotated[bool, typer.Option("--replay-strict", help="With --replay: compare texts, too.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="More talk on stderr, once the screens are gone.")] = False,
+    continue_: Annotated[
+        bool, typer.Option("--continue", help="Go on with the job started last in this folder.")
+    ] = False,
+    continue_job: Annotated[
+        str | None,
+        typer.Option(metavar="JOB", help="Go on with this job.", autocompletion=_jobs("any")),
+    ] = None,
+    resume_from: Annotated[
+        str | None, typer.Option(metavar="CHECKPOINT", help="With --continue-job: from this checkpoint of any run.")
+    ] = None,
+    branch: Annotated[
+        bool, typer.Option("--branch", help="Go on in a new job; the old one stays as it is, open or not.")
+    ] = False,
+) -> None:
+    """Work with experts on screen: choose, ask, watch, answer, go on.
+
+    Leaving parks the job; what is said then tells how to go on with it.
+
+    \b
+    perstack start
+    perstack start team "Write the release notes"
+    perstack start team "Now in French" --continue
+    """
+    from .commands.run import RunOptions
+    from .commands.start import start as start_command
+
+    start_command(
+        RunOptions(
+            expert_key=expert_key or "",
+            query=query,
+            is_latest=continue_,
+            continue_job=continue_job,
+            resume_from=resume_from,
+            is_branch=branch,
+            config=config,
+            provider=provider,
+            model=model,
+            reasoning_budget=reasoning_budget,
+            max_steps=max_steps,
+            max_retries=max_retries,
+            timeout_ms=timeout,
+            job_id=job_id,
+            env_paths=tuple(env_path or ()),
+            files=tuple(file or ()),
+            task_queue=task_queue,
+            address=address,
+            replay=replay,
+            is_replay_strict=replay_strict,
+            is_frozen=frozen,
+            is_verbose=verbose,
+        )
+    )
+
+
+@app.command(epilog=EXIT_CODES)
 def resume(
-    job_id: Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.")],
+    job_id: Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.", autocompletion=_jobs("unfinished"))],
     filter_types: Annotated[
         str | None, typer.Option("--filter", help="Print only these event types, comma-separated.")
     ] = None,
     address: Address = None,
+    quiet: Quiet = False,
 ) -> None:
-    """Go on with a job that was parked or whose process died; prints all its events."""
+    """Go on with a job that was parked or whose process died.
+
+    Prints all its events.
+
+    \b
+    perstack resume JOB
+    perstack resume JOB --filter completeRun,stopRunByError
+    """
     from .commands.resume import resume as resume_command
 
     resume_command(job_id, filter_types=filter_types, address=address)
 
 
-@app.command()
+@app.command(epilog=CANCEL_CODES)
 def cancel(
-    job_id: Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.")],
+    job_id: Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.", autocompletion=_jobs("open"))],
     address: Address = None,
+    quiet: Quiet = False,
 ) -> None:
-    """End a job with all its delegates; returns when it has ended."""
+    """End a job with all its delegates; returns when it has ended.
+
+    \b
+    perstack cancel JOB
+    """
     from .commands.cancel import cancel as cancel_command
 
     cancel_command(job_id, address=address)
 
 
-@app.command()
+@app.command(epilog=READER_CODES)
 def jobs(
     take: Annotated[int, typer.Option(help="How many at most.", min=1)] = 20,
     status: Annotated[
@@ -169,8 +317,14 @@ def jobs(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
     address: Address = None,
+    quiet: Quiet = False,
 ) -> None:
-    """List the jobs of the server: those that are open, then those that ended last."""
+    """List the server's jobs: open ones, then those that ended last.
+
+    \b
+    perstack jobs --status waiting
+    perstack jobs --take 100 --json
+    """
     from .commands.jobs import jobs as jobs_command
 
     jobs_command(take=take, status=status, is_json=json, address=address)
@@ -178,7 +332,7 @@ def jobs(
 
 @app.command(epilog=EXIT_CODES)
 def respond(
-    job_id: Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.")],
+    job_id: Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.", autocompletion=_jobs("waiting"))],
     words: Annotated[
         list[str],
         typer.Argument(metavar="[CALL_ID] TEXT", help="Which question, if several are open; the answer, @file or -."),
@@ -187,8 +341,11 @@ def respond(
         str | None, typer.Option("--filter", help="Print only these event types, comma-separated.")
     ] = None,
     address: Address = None,
+    quiet: Quiet = False,
 ) -> None:
-    """Answer what a job asks a person; works on the job until it next stops, where nobody else does.
+    """Answer what a job asks a person.
+
+    Works on the job until it next stops, where nobody else does.
 
     \b
     perstack respond JOB "Yes, go on"
@@ -199,9 +356,12 @@ def respond(
     respond_command(job_id, words, filter_types=filter_types, address=address)
 
 
-@app.command()
+@app.command(epilog=READER_CODES)
 def log(
-    job: Annotated[str | None, typer.Option("--job", help="Id of the job; default: the latest one.")] = None,
+    job: Annotated[
+        str | None,
+        typer.Option("--job", help="Id of the job; default: the latest one.", autocompletion=_jobs("any")),
+    ] = None,
     file: Annotated[str | None, typer.Option("--file", help="An export instead; needs no server.")] = None,
     run_id: Annotated[
         str | None, typer.Option("--run", metavar="RUN", help="Only this run; with a later id of it, that segment.")
@@ -231,10 +391,14 @@ def log(
     follow: Annotated[
         bool, typer.Option("--follow", help="Show events as they come, until the job ends or waits for a person.")
     ] = False,
+    text: Annotated[
+        bool, typer.Option("--text", help="Text, on a terminal, too; without it and without filters, a browser opens.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="The job and its events as one JSON object.")] = False,
     pretty: Annotated[bool, typer.Option("--pretty", help="The same, indented.")] = False,
     cassette: Annotated[bool, typer.Option("--cassette", help="The model's answers, for `run --replay`.")] = False,
     address: Address = None,
+    quiet: Quiet = False,
 ) -> None:
     """Show what happened in a job; needs no worker.
 
@@ -266,6 +430,7 @@ def log(
             is_summary=summary,
             is_verbose=verbose,
             is_following=follow,
+            is_text=text,
             is_json=json or pretty,
             is_pretty=pretty,
             is_cassette=cassette,
@@ -274,13 +439,16 @@ def log(
     )
 
 
-@app.command()
+@app.command(epilog=READER_CODES)
 def export(
-    job_id: Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.")],
+    job_id: Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.", autocompletion=_jobs("any"))],
     output: Annotated[str | None, typer.Option("-o", "--output", help="File to write; default stdout.")] = None,
     address: Address = None,
+    quiet: Quiet = False,
 ) -> None:
-    """Write a whole job into one file: every execution, every delegate, every large payload.
+    """Write a whole job into one file.
+
+    Every execution is in it, every delegate, every large payload.
 
     \b
     perstack export JOB -o job.json
@@ -291,29 +459,38 @@ def export(
     export_command(job_id, output=output, address=address)
 
 
-@app.command(name="import")
+@app.command(name="import", epilog=FILE_CODES)
 def import_(
     file: Annotated[str, typer.Argument(metavar="FILE", help="What `perstack export` wrote; - for stdin.")],
+    quiet: Quiet = False,
 ) -> None:
-    """Put an exported job into the archive of the payload storage; the same job again changes nothing.
+    """Put an exported job into the archive of the payload storage.
 
-    Afterwards `log`, `resume` and `run --continue-job` know it here.
+    The same job again changes nothing. Afterwards `log`, `resume` and `run --continue-job` know it here.
+
+    \b
+    perstack import job.json
     """
     from .commands.import_job import import_job as import_command
 
     import_command(file)
 
 
-@app.command(epilog=EXIT_CODES)
+@app.command(epilog=FILE_CODES)
 def install(
     config: Annotated[str | None, typer.Option(help="perstack.toml, a path.")] = None,
     env_path: Annotated[
         list[str] | None, typer.Option(help="Env file, repeatable; default .env and .env.local.")
     ] = None,
+    quiet: Quiet = False,
 ) -> None:
-    """Start every skill once, list its tools, write them to perstack.lock beside the definition.
+    """Start every skill once and write its tools to perstack.lock.
 
-    A run with a lock starts a skill at the first call of one of its tools.
+    The lock stands beside the definition. A run with a lock starts a skill at the first call of one of its tools.
+
+    \b
+    perstack install
+    perstack install --config teams/perstack.toml --env-path .env.ci
     """
     from .commands.install import install as install_command
 
@@ -332,10 +509,15 @@ def doctor(
     address: Address = None,
     no_skills: Annotated[bool, typer.Option("--no-skills", help="Start no skill.")] = False,
 ) -> None:
-    """Check all that a run needs: folders, Temporal, definition, credentials, skills.
+    """Check all that a run needs, and say how to get what is missing.
 
-    Starts every skill once and ends it; starts no job and no server, and calls no model. Leaves with 0, or with the
-    exit code a run would have for the first check that failed.
+    Looks at folders, Temporal, definition, lock, credentials and skills. Starts every skill once and ends it; starts
+    no job and no server, and calls no model. Leaves with 0, or with the exit code a run would have for the first check
+    that failed.
+
+    \b
+    perstack doctor
+    perstack doctor --provider openai --no-skills
     """
     from .commands.doctor import doctor as doctor_command
 
@@ -344,7 +526,7 @@ def doctor(
     )
 
 
-@app.command()
+@app.command(epilog=READER_CODES)
 def worker(
     task_queue: Annotated[str, typer.Option(help="The queue to serve.")],
     address: Address = None,
@@ -356,8 +538,14 @@ def worker(
     current: Annotated[
         bool, typer.Option("--current", help="Make this version the one on which new runs begin.")
     ] = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Serve a task queue until SIGTERM or Ctrl-C: one worker of a pool."""
+    """Serve a task queue until SIGTERM or Ctrl-C: one worker of a pool.
+
+    \b
+    perstack worker --task-queue team --address temporal.internal:7233
+    perstack worker --task-queue team --deployment perstack --build-id 1.4.0 --current
+    """
     from .commands.worker import worker as worker_command
 
     worker_command(
@@ -370,11 +558,16 @@ def worker(
     )
 
 
-@app.command()
+@app.command(epilog=READER_CODES)
 def dev(
     stop: Annotated[bool, typer.Option("--stop", help="End the embedded server.")] = False,
 ) -> None:
-    """Keep the embedded Temporal server up and print where its Web UI is."""
+    """Keep the embedded Temporal server up; says where its Web UI is.
+
+    \b
+    perstack dev
+    perstack dev --stop
+    """
     from .commands.dev import dev as dev_command
 
     dev_command(is_stop=stop)
@@ -382,4 +575,8 @@ def dev(
 
 def main() -> None:
     """The entry point of the `perstack` command."""
+    if "_PERSTACK_COMPLETE" in os.environ:
+        from .completion import complete
+
+        complete(app)
     app()

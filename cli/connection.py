@@ -17,7 +17,7 @@ from ..client.storage.driver import PayloadDriver
 from ..client.storage.setting import open_storage
 from ..client.supervisor import is_listening
 from ..core.failures import PerstackError
-from .diagnostics import progress, say
+from .diagnostics import progress, progressing, say
 
 KEEPER_SECONDS = 1.0
 
@@ -48,7 +48,8 @@ class Connection:
 async def connected(address: str | None) -> AsyncGenerator[Connection]:
     """Connect to the server in use, starting the embedded one if there is none."""
     data = data_folder()
-    lease = await lease_server(address=address, progress=progress, data=data)
+    with progressing() as waiting_for:
+        lease = await lease_server(address=address, progress=waiting_for, data=data)
     try:
         storage = await asyncio.to_thread(open_storage, data)
         storage.outages.tell = say

@@ -4,16 +4,14 @@ import asyncio
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
-from ..client.history import Execution
 from ..client.locations import make_private
 from ..client.locks import JobLock
 from ..core.failures import ServerError
 from .connection import Connection
 from .diagnostics import ExitCode, say
-from .following import announce
-from .output import write_line
 
 TAKE_OVER_SECONDS = 30.0
 """How long a background process may take until it works: it imports what a worker needs."""
@@ -21,15 +19,13 @@ _LOOK_SECONDS = 0.05
 _SHOWN_BYTES = 2000
 
 
-async def leave_in_background(
-    connection: Connection, execution: Execution, lock: JobLock, *, address: str | None
-) -> ExitCode:
-    """Hand a job that was just started to a process of its own session; its id is all that stdout gets.
+async def hand_over(connection: Connection, lock: JobLock, *, address: str | None) -> None:
+    """Leave a job whose lock we hold to a process of its own session; returns when that works on it.
 
     Raises:
         ServerError: the process ended before it worked; the job is there and can be resumed.
     """
-    job_id = execution.workflow_id
+    job_id = lock.job_id
     log = connection.data.job_log(job_id)
     make_private(log.parent)
     # What is worth keeping of a job stands in its history; the log is for what a worker has to say.
@@ -38,11 +34,12 @@ async def leave_in_background(
         command += ["--address", address]
     lock.release()
     process = _spawn(command, log)
-    announce(connection, execution)
+    # Where screens go on after this, somebody has to hear of its end.
+    threading.Thread(target=process.wait, name="perstack-background", daemon=True).start()
     loop = asyncio.get_running_loop()
     deadline = loop.time() + TAKE_OVER_SECONDS
     while lock.holder_pid() != process.pid:
-        if process.poll() is not None and process.returncode != ExitCode.COMPLETED:
+        if process.returncode not in (None, ExitCode.COMPLETED):
             raise ServerError(
                 f"The background process of job {job_id} ended at once: {_last_line(log.read_bytes())}",
                 code="job.not_detached",
@@ -53,8 +50,6 @@ async def leave_in_background(
         await asyncio.sleep(_LOOK_SECONDS)
     say(f"process {process.pid} works on it; its log is {log}")
     say(f"follow it with: perstack resume {job_id}")
-    write_line(job_id)
-    return ExitCode.COMPLETED
 
 
 def _spawn(command: list[str], log: Path) -> "subprocess.Popen[bytes]":

@@ -1,7 +1,9 @@
 """Everything on stderr, and the exit codes (decisions, Interface)."""
 
+import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
 from enum import IntEnum
 
 from ..core.checkpoint import CheckpointStatus
@@ -14,7 +16,8 @@ from ..core.failures import (
     UsageError,
     WorkspaceError,
 )
-from .tree import fitting
+from .signs import fitting
+from .spinner import can_spin, room, spinning
 
 
 class ExitCode(IntEnum):
@@ -61,19 +64,52 @@ def exit_code_of_run(status: CheckpointStatus, failure_name: str | None) -> Exit
     return _BY_STATUS.get(status, ExitCode.FAILED)
 
 
-def _line(text: str) -> None:
-    sys.stderr.write(fitting(text, sys.stderr.encoding) + "\n")
-    sys.stderr.flush()
+_listeners: list[Callable[[str], None]] = []
+"""Who hears talk instead of stderr; the last one does."""
+_is_quiet = False
+_has_loggers = False
+
+
+def be_quiet() -> None:
+    """From now on only errors are told (`--quiet`)."""
+    global _is_quiet
+    _is_quiet = True
+
+
+def share_stderr() -> None:
+    """From now on others write to stderr, too (`--verbose`): no line of ours is taken back."""
+    global _has_loggers
+    _has_loggers = True
+
+
+@contextmanager
+def telling(listener: Callable[[str], None]) -> Generator[None]:
+    """Hand every line of talk to `listener` while the block runs, from whatever thread it comes; stderr gets none."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
+
+
+def _line(text: str, lead: str = "") -> None:
+    if _listeners:
+        _listeners[-1](text)
+        return
+    with room():
+        sys.stderr.write(fitting(lead + text, sys.stderr.encoding) + "\n")
+        sys.stderr.flush()
 
 
 def say(text: str) -> None:
     """One line of talk."""
-    _line(f"perstack: {text}")
+    if not _is_quiet:
+        _line(text, "perstack: ")
 
 
 def show(lines: Iterable[str]) -> None:
     """Lines as they are."""
-    for line in lines:
+    for line in () if _is_quiet else lines:
         _line(line)
 
 
@@ -82,13 +118,43 @@ def warn(text: str) -> None:
     say(f"warning: {text}")
 
 
+def complain(text: str) -> None:
+    """What went wrong; this is told with `--quiet`, too."""
+    _line(f"error: {text}", "perstack: ")
+
+
 def show_error(error: PerstackError) -> None:
     """What happened, where, and what to do next."""
-    say(f"error: {error.message}")
+    complain(error.message)
     if error.hint:
         _line(f"hint: {error.hint}")
 
 
 def progress(text: str) -> None:
-    """What a longer wait is for."""
+    """What a longer wait is for, where more than the wait is shown."""
     say(text)
+
+
+@contextmanager
+def progressing() -> Generator[Callable[[str], None]]:
+    """What the waits of a block are for: told line by line, or to a person at a terminal in one line that goes away."""
+    if not _can_spin():
+        yield progress
+    else:
+        with spinning(sys.stderr, say) as tell:
+            yield tell
+
+
+@contextmanager
+def waiting(text: str) -> Generator[None]:
+    """Show a person at a terminal what the block waits for; nobody else is told of it."""
+    if not _can_spin():
+        yield
+    else:
+        with spinning(sys.stderr, say) as tell:
+            tell(text)
+            yield
+
+
+def _can_spin() -> bool:
+    return not (_listeners or _is_quiet or _has_loggers) and can_spin(sys.stderr, os.environ)

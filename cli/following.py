@@ -7,18 +7,17 @@ from dataclasses import dataclass
 from pydantic_core import to_json
 from temporalio.service import RPCError
 
-from ..activities.feed import Feed
 from ..client.follow import JobFollower
 from ..client.history import Execution
 from ..client.tail import LIVE_TYPES, HeartbeatTails
 from ..core.events import StopRunByInteractiveTool
 from ..core.failures import PerstackError
-from ..core.tools import ToolCall
 from .connection import Connection, connected
-from .diagnostics import ExitCode, exit_code_of_run, say, show
+from .diagnostics import ExitCode, complain, exit_code_of_run, say, show
 from .lifecycle import Interruption
 from .output import EventWriter
 from .tree import job_tree, usage_text
+from .workers import Work
 
 
 def announce(connection: Connection, execution: Execution) -> None:
@@ -35,11 +34,11 @@ class Watch:
     writer: EventWriter
     interruption: Interruption
 
-    async def follow(self, execution: Execution, feed: Feed | None, *, since: int = 0) -> ExitCode:
+    async def follow(self, work: Work, *, since: int = 0) -> ExitCode:
         """Print events, those from `since` on, until the job ends, waits for a person, or somebody interrupts."""
-        follower = JobFollower(
-            self.connection.jobs.histories, execution, deltas=feed or _live_elsewhere(self.connection, self.writer)
-        )
+        execution = work.execution
+        deltas = work.feed or _live_elsewhere(self.connection, self.writer)
+        follower = JobFollower(self.connection.jobs.histories, execution, deltas=deltas)
 
         async def print_events() -> None:
             async for event in follower.events():
@@ -48,21 +47,15 @@ class Watch:
                 if isinstance(event, StopRunByInteractiveTool) and follower.waits_at(event.checkpoint.id):
                     return
 
-        what = "parked" if feed is not None else "still running elsewhere"
-        how_to_go_on = f"job {execution.workflow_id} is {what}; go on with: perstack resume {execution.workflow_id}"
         try:
             has_ended = await self.interruption.lets_finish(print_events())
         except (RPCError, PerstackError):
-            say(how_to_go_on)
+            tell_left(execution.workflow_id, is_ours=work.feed is not None)
             raise
         if not has_ended:
-            say(how_to_go_on)
+            tell_left(execution.workflow_id, is_ours=work.feed is not None)
             return ExitCode.INTERRUPTED
-        if follower.questions:
-            _show_questions(follower.questions)
-            say(f"job {execution.workflow_id} is {what}; answer with: perstack respond {execution.workflow_id} TEXT")
-            return ExitCode.WAITING
-        return _outcome(self.connection, execution, follower)
+        return tell_stop(self.connection, execution, follower, is_ours=work.feed is not None)
 
 
 @asynccontextmanager
@@ -79,22 +72,37 @@ def _live_elsewhere(connection: Connection, writer: EventWriter) -> HeartbeatTai
     return HeartbeatTails(connection.client) if writer.wants(LIVE_TYPES) else None
 
 
-def _show_questions(questions: tuple[ToolCall, ...]) -> None:
-    for call in questions:
+def tell_left(job_id: str, *, is_ours: bool) -> None:
+    """Say how to go on with a job that is left before it has stopped."""
+    say(f"job {job_id} is {_left(is_ours=is_ours)}; go on with: perstack resume {job_id}")
+
+
+def tell_stop(connection: Connection, execution: Execution, follower: JobFollower, *, is_ours: bool) -> ExitCode:
+    """Tell how a job ended and where to look into it, or what it asks a person."""
+    if not follower.questions:
+        return _outcome(connection, execution, follower)
+    for call in follower.questions:
         say(f"{call.tool_name} asks (call {call.id}): {to_json(call.args).decode()}")
+    job_id = execution.workflow_id
+    say(f"job {job_id} is {_left(is_ours=is_ours)}; answer with: perstack respond {job_id} TEXT")
+    return ExitCode.WAITING
+
+
+def _left(*, is_ours: bool) -> str:
+    return "parked" if is_ours else "still running elsewhere"
 
 
 def _outcome(connection: Connection, execution: Execution, follower: JobFollower) -> ExitCode:
-    """Tell how the job ended and where to look into it."""
     fold = follower.root.fold
     if len(follower.readers) > 1:
-        show(job_tree(follower.root.tree))
+        assert follower.view.root is not None, "a job that has ended was read"
+        show(job_tree(follower.view.root))
     result = fold.state.result if fold else None
     if fold is None or result is None:
-        say(f"job {execution.workflow_id} was {follower.root.closed or 'lost'} from outside")
+        complain(f"job {execution.workflow_id} was {follower.root.closed or 'lost'} from outside")
         return ExitCode.FAILED
     if result.failure is not None:
-        say(f"error: the run failed ({result.failure.name}): {result.failure.message}")
+        complain(f"the run failed ({result.failure.name}): {result.failure.message}")
     elif result.status == "stoppedByCancellation":
         say("the run was cancelled")
     elif result.status == "stoppedByExceededMaxSteps":

@@ -4,17 +4,13 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable
 from functools import partial
 
-from ..activities.feed import Feed
 from ..activities.providers.registry import warm_up
 from ..client.connection import forgets_soon, known_search_attributes
-from ..client.history import Execution
 from ..client.inputs import JobTask, job_input
 from ..client.jobs import JobView
 from ..client.locks import JobLock
-from ..client.rescue import take_over
 from ..core.cassette import Cassette
 from ..core.failures import UsageError
 from ..core.ids import is_job_id
@@ -24,14 +20,11 @@ from ..core.seed import Seed
 from ..definitions.environment import read_env
 from .commands.run import PreparedRun, RunOptions
 from .connection import Connection
-from .detached import leave_in_background
+from .detached import hand_over
 from .diagnostics import ExitCode, say
 from .following import Watch, announce, watching
 from .output import EventWriter, write_line
-from .workers import embedded_worker, job_queue, require_worker, require_workspace, worker_in_place
-
-Start = Callable[..., Awaitable[Execution]]
-"""Starts an execution on the queue `task_queue`."""
+from .workers import Beginning, attended, begun, job_queue, require_worker
 
 
 async def run_job(prepared: PreparedRun) -> ExitCode:
@@ -40,40 +33,40 @@ async def run_job(prepared: PreparedRun) -> ExitCode:
     if prepared.cassette is None and not options.is_detached:
         warm_up(prepared.job.provider)
     async with watching(options.address, EventWriter(prepared.types)) as watch:
-        connection = watch.connection
-        start = await run_input(prepared, connection)
-        queue = options.task_queue or job_queue(prepared.job_id)
-        lock = JobLock(connection.data, prepared.job_id)
-        if options.task_queue is not None:
-            await require_worker(connection.jobs, queue)
-        elif lock.acquire():
-            return await start_here(watch, lock, partial(connection.jobs.start, start), options)
-        else:
-            say(f"another process works on job {prepared.job_id}; following it")
-        return await start_elsewhere(watch, partial(connection.jobs.start, start), queue, options)
+        return await carry_out(watch, await new_job(watch.connection, prepared), options)
 
 
-async def start_here(watch: Watch, lock: JobLock, start: Start, options: RunOptions) -> ExitCode:
-    """Start an execution that a worker of ours works on, in this process or in the background; we hold the lock."""
-    queue = job_queue(lock.job_id)
-    if options.is_detached:
-        execution = await start(task_queue=queue)
-        return await leave_in_background(watch.connection, execution, lock, address=options.address)
-    feed = Feed()
-    async with embedded_worker(watch.connection, queue, feed):
-        execution = await start(task_queue=queue)
-        announce(watch.connection, execution)
-        return await watch.follow(execution, feed)
+async def new_job(connection: Connection, prepared: PreparedRun) -> Beginning:
+    """The first execution of a job, ours to work on unless a pool or another process does.
+
+    Raises:
+        PerstackError: what it needs is missing.
+    """
+    jobs, queue = connection.jobs, prepared.options.task_queue
+    start = partial(jobs.start, await run_input(prepared, connection))
+    if queue is not None:
+        await require_worker(jobs, queue)
+        return Beginning(start, queue)
+    queue = job_queue(prepared.job_id)
+    lock = JobLock(connection.data, prepared.job_id)
+    if not lock.acquire():
+        say(f"another process works on job {prepared.job_id}; following it")
+        return Beginning(start, queue)
+    return Beginning(start, queue, lock)
 
 
-async def start_elsewhere(watch: Watch, start: Start, queue: str, options: RunOptions) -> ExitCode:
-    """Start an execution that others work on."""
-    execution = await start(task_queue=queue)
+async def carry_out(watch: Watch, beginning: Beginning, options: RunOptions) -> ExitCode:
+    """Start an execution and follow it, working on it where that is ours; or leave it to the background."""
+    if not options.is_detached:
+        async with begun(watch.connection, beginning) as work:
+            announce(watch.connection, work.execution)
+            return await watch.follow(work)
+    execution = await beginning.start(task_queue=beginning.queue)
     announce(watch.connection, execution)
-    if options.is_detached:
-        write_line(execution.workflow_id)
-        return ExitCode.COMPLETED
-    return await watch.follow(execution, None)
+    if beginning.lock is not None:
+        await hand_over(watch.connection, beginning.lock, address=options.address)
+    write_line(execution.workflow_id)
+    return ExitCode.COMPLETED
 
 
 async def respond_job(
@@ -84,38 +77,31 @@ async def respond_job(
     async with watching(address, writer) as watch:
         jobs = watch.connection.jobs
         view = await jobs.view(job_id)
-        lock = JobLock(watch.connection.data, job_id)
-        if view.is_open and view.task_queue == job_queue(job_id) and lock.acquire():
-            return await _answer_here(watch, view, call_id, text)
-        if view.is_open:
-            await require_worker(jobs, view.task_queue)
-        question = await jobs.respond(view, call_id, text)
-        say(f"answered {question.tool_name} (call {question.id}); others work on job {job_id}")
-        return ExitCode.COMPLETED
+        # Before a worker of ours, and its imports, somebody has to want it.
+        await jobs.open_question(view, call_id)
+        async with attended(watch.connection, view) as work:
+            since = time.time_ns() // 1_000_000
+            question = await jobs.respond(view, call_id, text)
+            answered = f"answered {question.tool_name} (call {question.id})"
+            if work.feed is None:
+                say(f"{answered}; others work on job {job_id}")
+                return ExitCode.COMPLETED
+            say(answered)
+            announce(watch.connection, view.execution)
+            return await watch.follow(work, since=since)
 
 
 async def answer_open(watch: Watch, view: JobView, call_id: str | None, text: str) -> ExitCode:
     """Answer a question of an open job and follow it, working on it where nobody else does."""
-    lock = JobLock(watch.connection.data, view.start.job_id)
-    if view.task_queue == job_queue(view.start.job_id) and lock.acquire():
-        return await _answer_here(watch, view, call_id, text)
-    await require_worker(watch.connection.jobs, view.task_queue)
-    since = time.time_ns() // 1_000_000
-    question = await watch.connection.jobs.respond(view, call_id, text)
-    say(f"answered {question.tool_name} (call {question.id})")
-    return await watch.follow(view.execution, None, since=since)
-
-
-async def _answer_here(watch: Watch, view: JobView, call_id: str | None, text: str) -> ExitCode:
     jobs = watch.connection.jobs
-    # Before a worker of ours, and its imports, somebody has to want it.
     await jobs.open_question(view, call_id)
-    async with worker_in_place(watch.connection, view) as feed:
+    async with attended(watch.connection, view) as work:
         since = time.time_ns() // 1_000_000
         question = await jobs.respond(view, call_id, text)
         say(f"answered {question.tool_name} (call {question.id})")
-        announce(watch.connection, view.execution)
-        return await watch.follow(view.execution, feed, since=since)
+        if work.feed is not None:
+            announce(watch.connection, view.execution)
+        return await watch.follow(work, since=since)
 
 
 async def cancel_job(job_id: str, *, address: str | None) -> ExitCode:
@@ -127,18 +113,9 @@ async def cancel_job(job_id: str, *, address: str | None) -> ExitCode:
         if not view.is_open:
             say(f"job {job_id} has ended already")
             return ExitCode.COMPLETED
-        lock = JobLock(connection.data, job_id)
-        if view.task_queue != job_queue(job_id) or not lock.acquire():
-            await require_worker(connection.jobs, view.task_queue)
+        async with attended(connection, view, is_ending=True) as work:
             await connection.jobs.cancel(view)
-            code = await watch.follow(view.execution, None, since=sys.maxsize)
-        else:
-            require_workspace(view)
-            await take_over(connection.client, view.execution)
-            feed = Feed()
-            async with embedded_worker(connection, view.task_queue, feed):
-                await connection.jobs.cancel(view)
-                code = await watch.follow(view.execution, feed, since=sys.maxsize)
+            code = await watch.follow(work, since=sys.maxsize)
     # That it was cancelled is what was wanted; that it ended otherwise was said.
     return ExitCode.COMPLETED if code != ExitCode.INTERRUPTED else code
 

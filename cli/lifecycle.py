@@ -11,15 +11,17 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from ..core.failures import PerstackError
-from .diagnostics import ExitCode, exit_code_of, say, show_error
+from .diagnostics import ExitCode, complain, exit_code_of, share_stderr, show_error
+from .spinner import room
 
 
 def leave(code: int) -> NoReturn:
     """Flush and end the process at once: the SDK's native threads crash one interpreter exit in twelve."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(BrokenPipeError, ValueError):
-            stream.flush()
-    os._exit(code)
+    with room():
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(BrokenPipeError, ValueError):
+                stream.flush()
+        os._exit(code)
 
 
 def run_command(command: Callable[[], Coroutine[Any, Any, ExitCode]], *, is_verbose: bool = False) -> NoReturn:
@@ -27,6 +29,7 @@ def run_command(command: Callable[[], Coroutine[Any, Any, ExitCode]], *, is_verb
     if is_verbose:
         form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
         logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=form)
+        share_stderr()
         for talkative in ("httpx2", "httpcore2", "mcp"):
             # They quote whole addresses and what servers say, secrets included.
             logging.getLogger(talkative).setLevel(logging.WARNING)
@@ -41,7 +44,7 @@ def run_command(command: Callable[[], Coroutine[Any, Any, ExitCode]], *, is_verb
     except KeyboardInterrupt:
         code = ExitCode.INTERRUPTED
     except Exception as error:
-        say(f"error: this is a bug in Perstack: {type(error).__name__}: {error}")
+        complain(f"this is a bug in Perstack: {type(error).__name__}: {error}")
         traceback.print_exc()
         code = ExitCode.FAILED
     leave(code)

@@ -13,8 +13,8 @@ from .following import Watch, watching
 from .log_text import RULE, event_lines
 from .log_view import NOTHING, LogOptions, Segments
 from .output import EventWriter, write_line
+from .signs import fitting
 from .travel import say_lost
-from .tree import fitting
 
 
 async def follow_log(options: LogOptions) -> ExitCode:
@@ -30,7 +30,6 @@ async def follow_log(options: LogOptions) -> ExitCode:
             jobs.histories,
             *await jobs.histories.job_chain(view.execution),
             deltas=HeartbeatTails(watch.connection.client) if _wants_live(options) else None,
-            is_keeping=True,
         )
         if view.is_open and not await jobs.has_worker(view.task_queue):
             say(f"nobody works on job {job_id} now; `perstack resume {job_id}` goes on with it")

@@ -1,41 +1,49 @@
 """A job and its events as one JSON object in the contract's shape (§6.5)."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from .log_view import LogView, first_run_id, segments_of
+from .log_view import LogView
 from .output import EventEncoder
 
 
-def log_json(view: LogView, *, is_pretty: bool) -> bytes:
-    """One line, or indented lines, with a newline at the end."""
+def log_json(view: LogView, *, is_pretty: bool) -> list[bytes]:
+    """The pieces of one line, or of indented lines, with a newline at the end."""
     encoder = EventEncoder()
     page = view.page
-    fields: dict[str, bytes] = {
-        "job": view.follower.job().wire_json().encode(),
-        "events": _array(encoder.encode(event) for event in page.events),
-        "summary": view.summary.wire_json().encode(),
+    fields: dict[str, Iterable[bytes]] = {
+        "job": [view.follower.job().wire_json().encode()],
+        "events": _array(map(encoder.pieces, page.events)),
+        "summary": [view.summary.wire_json().encode()],
     }
     if view.checkpoint is not None:
-        fields["checkpoint"] = encoder.encode_checkpoint(view.checkpoint)
+        fields["checkpoint"] = encoder.checkpoint_pieces(view.checkpoint)
     if not view.source.is_latest:
-        fields["checkpoints"] = _array(map(encoder.encode_checkpoint, view.checkpoints))
-    fields["runs"] = json.dumps(_runs(view)).encode()
+        fields["checkpoints"] = _array(map(encoder.checkpoint_pieces, view.checkpoints))
+    fields["runs"] = [json.dumps(_runs(view)).encode()]
     if view.source.is_latest:
-        fields["isLatestJob"] = b"true"
+        fields["isLatestJob"] = [b"true"]
     if view.source.storage is not None:
-        fields["storagePath"] = json.dumps(view.source.storage).encode()
-    fields["totalEventsBeforeLimit"] = str(page.matched).encode()
-    fields["matchedAfterPagination"] = str(page.shown).encode()
-    line = b"{" + b",".join(b'"%b":%b' % (name.encode(), value) for name, value in fields.items()) + b"}"
+        fields["storagePath"] = [json.dumps(view.source.storage).encode()]
+    fields["totalEventsBeforeLimit"] = [str(page.matched).encode()]
+    fields["matchedAfterPagination"] = [str(page.shown).encode()]
+    named = ([f'"{name}":'.encode(), *value] for name, value in fields.items())
+    pieces = [b"{", *_separated(named), b"}\n"]
     if is_pretty:
-        line = json.dumps(json.loads(line), indent=2, ensure_ascii=False).encode()
-    return line + b"\n"
+        return [json.dumps(json.loads(b"".join(pieces)), indent=2, ensure_ascii=False).encode(), b"\n"]
+    return pieces
 
 
-def _array(items: Iterable[bytes]) -> bytes:
-    return b"[" + b",".join(item.rstrip(b"\n") for item in items) + b"]"
+def _array(items: Iterable[Iterable[bytes]]) -> list[bytes]:
+    return [b"[", *_separated(items), b"]"]
+
+
+def _separated(items: Iterable[Iterable[bytes]]) -> Iterator[bytes]:
+    for number, item in enumerate(items):
+        if number:
+            yield b","
+        yield from item
 
 
 def _runs(view: LogView) -> Sequence[dict[str, Any]]:
@@ -45,11 +53,12 @@ def _runs(view: LogView) -> Sequence[dict[str, Any]]:
         if reader.fold is None:
             continue
         start, checkpoint = reader.fold.start, reader.fold.state.checkpoint
+        run = view.follower.view.run_of(start.run_id)
         runs.append(
             {
                 "jobId": start.job_id,
-                "runId": first_run_id(reader),
-                "segments": segments_of(reader),
+                "runId": start.run_id,
+                "segments": [segment.run_id for segment in run.segments] if run is not None else [],
                 "expertKey": start.expert_key,
                 "model": start.expert.model.model,
                 "status": checkpoint.status,

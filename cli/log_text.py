@@ -1,6 +1,6 @@
 """A job and its events as text for people (contract §6.5)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -25,26 +25,31 @@ from ..core.events import (
     StreamReasoning,
     StreamRunResult,
 )
+from ..core.graph import graph as graph_of
+from ..core.graph import graph_lines
 from ..core.messages import Message, TextPart, ToolCallPart, ToolResultPart, UserMessage
 from ..core.tools import ToolCall, ToolResult
-from ..core.usage import NO_USAGE, Usage
+from ..core.usage import Usage
 from ..definitions.prices import price
 from .log_view import LogView
-from .tree import job_tree, less, origin_line, own_usages
+from .tree import usage_table
 
 if TYPE_CHECKING:
     from ..client.follow import JobFollower
+    from ..core.expert import ModelChoice
 
 RULE = "─" * 50
+WIDTH = 80
+"""What a line of the graph takes at most where there is no terminal."""
 _DATE = "%Y-%m-%d %H:%M:%S"
 
 
-def log_text(view: LogView, *, is_verbose: bool, is_summary: bool, has_messages: bool) -> list[str]:
-    """The lines of the whole view."""
+def log_text(view: LogView, *, is_verbose: bool, is_summary: bool, has_messages: bool, width: int) -> list[str]:
+    """The lines of the whole view; those of the graph take at most `width` characters."""
     lines = ["(showing latest job)"] if view.source.is_latest else []
     if view.source.storage is not None:
         lines.append(f"Storage: {view.source.storage}")
-    lines.extend(_job(view.follower))
+    lines.extend(_job(view.follower, width))
     if view.checkpoint is not None:
         lines.extend(_checkpoint_block(view.checkpoint, has_messages=has_messages))
     if is_summary:
@@ -75,7 +80,7 @@ def _footer(page: Page) -> list[str]:
     ]
 
 
-def _job(follower: "JobFollower") -> list[str]:
+def _job(follower: "JobFollower", width: int) -> list[str]:
     job = follower.job()
     lines = [
         f"Job: {job.id} ({job.status})",
@@ -87,16 +92,13 @@ def _job(follower: "JobFollower") -> list[str]:
         lines.append(f"Finished: {_time(job.finished_at, _DATE)}")
     usage = job.usage
     lines.append(f"Tokens: {usage.input_tokens} in ({usage.cached_input_tokens} cached), {usage.output_tokens} out")
-    abandoned = less(_total(own for _, own in own_usages(follower.trees)), usage)
-    if abandoned != NO_USAGE:
-        given_up = f"{abandoned.input_tokens} in, {abandoned.output_tokens} out"
-        lines.append(f"Abandoned: {given_up} in branches nobody went on from")
+    tokens_in = follower.view.usage.input_tokens - usage.input_tokens
+    tokens_out = follower.view.usage.output_tokens - usage.output_tokens
+    if tokens_in > 0 or tokens_out > 0:
+        lines.append(f"Abandoned: {tokens_in} in, {tokens_out} out in branches nobody went on from")
     lines.append(f"Cost: {_cost(follower)}")
-    lines.append("Runs:")
-    for tree in follower.trees:
-        origin = origin_line(tree)
-        lines.extend((*((origin,) if origin else ()), *job_tree(tree)))
-    return lines
+    graph = graph_lines(graph_of(follower.view), width)
+    return [*lines, "Runs:", *graph, "Usage:", *usage_table(follower.view.roots)]
 
 
 def _checkpoint_block(checkpoint: Checkpoint, *, has_messages: bool) -> list[str]:
@@ -137,14 +139,10 @@ def _summary(summary: EventSummary) -> list[str]:
     return [*lines, f"  Step Range: {steps.min}-{steps.max}"] if steps is not None else lines
 
 
-def _total(usages: Iterable[Usage]) -> Usage:
-    return sum(usages, NO_USAGE)
-
-
 def _cost(follower: "JobFollower") -> str:
     """By the providers' price lists; a price that nobody knows is never taken for nothing."""
     total, unknown = Decimal(0), set[str]()
-    for model, usage in own_usages(follower.trees):
+    for model, usage in _used(follower):
         if not usage.total_tokens and not usage.input_tokens:
             continue
         known = price(model.provider, model.model, usage)
@@ -156,6 +154,14 @@ def _cost(follower: "JobFollower") -> str:
     if not unknown:
         return about
     return f"{about if total else 'unknown'}; no price is known for {', '.join(sorted(unknown))}"
+
+
+def _used(follower: "JobFollower") -> Iterator[tuple["ModelChoice", Usage]]:
+    """What each run used itself, with its model."""
+    for reader in follower.readers:
+        run = follower.view.run_of(reader.fold.start.run_id) if reader.fold is not None else None
+        if reader.fold is not None and run is not None:
+            yield reader.fold.start.expert.model, run.usage
 
 
 def _details(event: Event, *, is_verbose: bool) -> list[str]:

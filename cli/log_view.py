@@ -8,10 +8,10 @@ from ..core.checkpoint import Checkpoint
 from ..core.event_query import DEFAULT_TAKE, EventQuery, EventSummary, Expression, Page, StepRange, parse_count
 from ..core.events import Event
 from ..core.failures import UsageError
+from .terminal import has_terminal
 
 if TYPE_CHECKING:
     from ..client.follow import JobFollower
-    from ..client.history import RunReader
 
 NOTHING = "No data found"
 """What is printed where there is no job."""
@@ -34,6 +34,7 @@ class LogOptions:
     take: str | None = None
     offset: str | None = None
     context: str | None = None
+    is_text: bool = False
     is_json: bool = False
     is_pretty: bool = False
     is_cassette: bool = False
@@ -60,6 +61,17 @@ class LogOptions:
             offset=parse_count("--offset", self.offset) if self.offset is not None else 0,
             context=parse_count("--context", self.context) if self.context is not None else 0,
         )
+
+    @property
+    def is_for_eyes(self) -> bool:
+        """Whether nothing was said but which job it is about: neither a form nor a part of it."""
+        plain = LogOptions(job_id=self.job_id, file=self.file, address=self.address)
+        return self == plain
+
+
+def wants_screens(options: LogOptions) -> bool:
+    """Whether a person sits before a terminal that can show screens, and asked for nothing else."""
+    return has_terminal() and options.is_for_eyes
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +100,7 @@ class LogView:
 
     @classmethod
     def of(cls, follower: "JobFollower", events: Sequence[Event], options: LogOptions, source: Source) -> "LogView":
-        """The view of a job that was read to its present end with `is_keeping`.
+        """The view of a job that was read to its present end.
 
         Raises:
             UsageError: the job has no such run or checkpoint.
@@ -117,33 +129,19 @@ class LogView:
 
 
 class Segments:
-    """Which run a run id belongs to: a run that goes on after a stop gets a new one; read with `is_keeping`."""
+    """Which run a run id belongs to: a run that goes on after a stop gets a new one."""
 
     def __init__(self, follower: "JobFollower") -> None:
         self._follower = follower
-        self._first: dict[str, str] = {}
 
     def first_of(self, run_id: str) -> str:
         """The id that the run began with."""
-        if run_id not in self._first:
-            self._first.update(
-                (segment, first_run_id(reader)) for reader in self._follower.readers for segment in segments_of(reader)
-            )
-        return self._first.get(run_id, run_id)
+        run = self._follower.view.run_of(run_id)
+        return run.run_id if run is not None else run_id
 
     def holds(self, run_id: str, event: Event) -> bool:
         """Whether an event is of that run: the first id of a run stands for the whole, a later one for itself."""
         return run_id in (event.run_id, self.first_of(event.run_id))
-
-
-def first_run_id(reader: "RunReader") -> str:
-    """The id that a run began with."""
-    return reader.first_start.run_id if reader.first_start is not None else ""
-
-
-def segments_of(reader: "RunReader") -> tuple[str, ...]:
-    """All ids of a run, in the order in which it had them; read with `is_keeping`."""
-    return tuple(dict.fromkeys(event.run_id for moment in reader.moments for event in moment.events))
 
 
 def _checkpoints(events: Sequence[Event]) -> dict[str, Checkpoint]:

@@ -12,6 +12,8 @@ from ..core.checkpoint import Checkpoint
 from ..core.events import EVENT_TYPES, ContinueToNextStep, Event, StartGeneration
 from ..core.failures import UsageError
 from ..core.messages import Message
+from ..core.wire import Wire
+from .spinner import room
 
 _HOLE = "\u241fmessages\u241f"
 """Stands for a list of messages while the rest of an event is encoded; should a text contain it, the pieces do not
@@ -23,9 +25,15 @@ class EventEncoder:
 
     def __init__(self) -> None:
         self._known: dict[str, bytes] = {}
+        self._joined: dict[str, tuple[tuple[Message, ...], bytes]] = {}
+        """By the first message, the conversation encoded last: the next events mostly hold the same."""
 
     def encode(self, event: Event) -> bytes:
         """One line, with its newline."""
+        return b"".join((*self.pieces(event), b"\n"))
+
+    def pieces(self, event: Event) -> list[bytes]:
+        """The same without the newline, not yet put together: conversations are large, and copying takes its time."""
         lists: list[tuple[Message, ...]] = []
         changes: dict[str, Any] = {}
         for name in ("checkpoint", "initial_checkpoint"):
@@ -37,23 +45,31 @@ class EventEncoder:
         elif isinstance(event, StartGeneration):
             lists.append(event.messages)
             changes["messages"] = (_HOLE,)
-        hollow = event.model_copy(update=changes) if changes else event
-        pieces = hollow.model_dump_json(exclude_none=True, warnings=False).encode().split(_ENCODED_HOLE)
-        if len(pieces) != len(lists) + 1:
-            return event.wire_json().encode() + b"\n"
-        line = pieces[0]
-        for messages, piece in zip(lists, pieces[1:], strict=True):
-            line += b",".join(self._message(message) for message in messages) + piece
-        return line + b"\n"
+        return self._filled(event.replaced(**changes) if changes else event, lists) or [event.wire_json().encode()]
 
-    def encode_checkpoint(self, checkpoint: Checkpoint) -> bytes:
-        """A checkpoint by itself, without a newline."""
+    def checkpoint_pieces(self, checkpoint: Checkpoint) -> list[bytes]:
+        """A checkpoint by itself."""
         lists: list[tuple[Message, ...]] = []
-        hollow = _hollow(checkpoint, lists).model_dump_json(exclude_none=True, warnings=False).encode()
-        before, *after = hollow.split(_ENCODED_HOLE)
-        if len(after) != 1:
-            return checkpoint.wire_json().encode()
-        return before + b",".join(map(self._message, checkpoint.messages)) + after[0]
+        return self._filled(_hollow(checkpoint, lists), lists) or [checkpoint.wire_json().encode()]
+
+    def _filled(self, hollow: Wire, lists: list[tuple[Message, ...]]) -> list[bytes]:
+        """The pieces of a value with its conversations; none where a text of it looks like a hole."""
+        first, *rest = hollow.model_dump_json(exclude_none=True, warnings=False).encode().split(_ENCODED_HOLE)
+        if len(rest) != len(lists):
+            return []
+        pieces = [first]
+        for messages, piece in zip(lists, rest, strict=True):
+            pieces += (self._conversation(messages), piece)
+        return pieces
+
+    def _conversation(self, messages: tuple[Message, ...]) -> bytes:
+        if not messages:
+            return b""
+        known, line = self._joined.get(messages[0].id, ((), b""))
+        if known is not messages:
+            line = b",".join(map(self._message, messages))
+            self._joined[messages[0].id] = messages, line
+        return line
 
     def _message(self, message: Message) -> bytes:
         known = self._known.get(message.id)
@@ -67,7 +83,7 @@ _ENCODED_HOLE = f'"{_HOLE}"'.encode()
 
 def _hollow(checkpoint: Checkpoint, lists: list[tuple[Message, ...]]) -> Checkpoint:
     lists.append(checkpoint.messages)
-    return checkpoint.model_copy(update={"messages": (_HOLE,)})
+    return checkpoint.replaced(messages=(_HOLE,))
 
 
 class EventWriter:
@@ -101,7 +117,7 @@ def _would_not_block(size: int) -> bool:
     return size <= select.PIPE_BUF and bool(select.select([], [descriptor], [], 0)[1])
 
 
-def write_bytes(content: bytes) -> bool:
+def write_bytes(*pieces: bytes) -> bool:
     """Put bytes on stdout now; a closed pipe swallows everything from then on.
 
     False when it has just turned out that nobody reads any more.
@@ -110,8 +126,10 @@ def write_bytes(content: bytes) -> bool:
         UsageError: stdout takes no more, a full disk for example.
     """
     try:
-        sys.stdout.buffer.write(content)
-        sys.stdout.buffer.flush()
+        with room():
+            for piece in pieces:
+                sys.stdout.buffer.write(piece)
+            sys.stdout.buffer.flush()
     except OSError as error:
         # What is left in the buffer would fail again at the end of the process.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,7 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Protocol
 
 from temporalio.api.history.v1 import HistoryEvent
@@ -25,6 +27,8 @@ from ..core.machine import retries_so_far
 from ..core.run import RunInput
 from ..core.state import RunState, State
 from ..core.tools import ToolCall
+from ..core.view_state import ViewState
+from .chronology import Chronology
 from .histories import Histories, HistoryLost
 from .history import Execution, RunReader, ended_child_id
 
@@ -40,6 +44,18 @@ class DeltaSource(Protocol):
         `generating` names the executions that wait for their model now, for a source that has to ask about each.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class EndedOutside:
+    """A run that was ended from outside, which no event tells."""
+
+    run_id: str
+    """Of its segment."""
+    closed: str
+    """In Temporal's terms: terminated, timedOut; failed where it could not even tell why."""
+    at: int
+    """Milliseconds since the epoch."""
 
 
 class JobFollower:
@@ -60,7 +76,10 @@ class JobFollower:
         self._deltas = deltas
         self._is_recording = is_recording
         self._is_keeping = is_keeping
-        self._out: asyncio.Queue[Event | BaseException | None] = asyncio.Queue()
+        self._out: asyncio.Queue[Event | EndedOutside | BaseException | None] = asyncio.Queue()
+        self._past = Chronology[Event | EndedOutside](self._out.put_nowait)
+        """Where nothing is waited for, runs that worked at once are told in the order of their times; a follower of
+        what happens now holds nothing back."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._live: dict[str, _LiveText] = {}
         self._open: dict[str, RunReader] = {}
@@ -71,6 +90,8 @@ class JobFollower:
         """Delegates whose history nobody knows any more."""
         self.trees: list[list[RunReader]] = []
         """One for each execution of the root: the root's run, then its delegates; complete once `events` has ended."""
+        self.view = ViewState()
+        """All that was handed out so far, as screens and logs show it."""
 
     @property
     def root(self) -> RunReader:
@@ -150,6 +171,13 @@ class JobFollower:
 
     async def events(self) -> AsyncIterator[Event]:
         """Every event of the job, until the last execution given is closed, or to its present end without `wait`."""
+        async with aclosing(self.news()) as news:
+            async for item in news:
+                if not isinstance(item, EndedOutside):
+                    yield item
+
+    async def news(self) -> AsyncGenerator[Event | EndedOutside]:
+        """The same with what no event tells, each run's end from outside after its events."""
         unsubscribe = self._deltas.subscribe(self._take_news, self._generating) if self._deltas else None
         reading = asyncio.create_task(self._read_roots())
         reading.add_done_callback(self._roots_ended)
@@ -157,6 +185,10 @@ class JobFollower:
             while (item := await self._out.get()) is not None:
                 if isinstance(item, BaseException):
                     raise item
+                if isinstance(item, EndedOutside):
+                    self.view.end_from_outside(item.run_id, item.closed, item.at)
+                else:
+                    self.view.feed(item)
                 yield item
         finally:
             if unsubscribe:
@@ -169,7 +201,14 @@ class JobFollower:
     async def _read_roots(self) -> None:
         for root in self._roots:
             self.trees.append([])
-            await self._read(root, self._reader(root, self.trees[-1]))
+            reader = self._reader(root, self.trees[-1])
+            await self._read(root, reader)
+            if reader.closed is not None:
+                # Where the root was ended from outside, what becomes of its delegates is not waited for.
+                for below in self.trees[-1][1:]:
+                    if below.closed is None:
+                        for item in _end(below, reader.closed, reader.ended_at):
+                            self._out.put_nowait(item)
 
     def _roots_ended(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()
@@ -188,6 +227,15 @@ class JobFollower:
     async def _read(self, execution: Execution, reader: RunReader) -> None:
         """One run to its end, through all executions that carry it on."""
         children: list[str] = []
+        try:
+            await self._read_chain(execution, reader, children)
+        finally:
+            if not self._wait:
+                self._past.end(execution.workflow_id)
+        if not self._wait:
+            await asyncio.gather(*(self._tasks[child] for child in children))
+
+    async def _read_chain(self, execution: Execution, reader: RunReader, children: list[str]) -> None:
         while True:
             self._read_now[execution.workflow_id] = execution
             try:
@@ -205,8 +253,15 @@ class JobFollower:
             if reader.next_execution is None:
                 break
             execution = Execution(execution.workflow_id, reader.next_execution)
-        if not self._wait:
-            await asyncio.gather(*(self._tasks[child] for child in children))
+        if reader.closed is not None:
+            for item in _end(reader, reader.closed, reader.ended_at):
+                self._tell(execution.workflow_id, item)
+
+    def _tell(self, workflow_id: str, item: Event | EndedOutside) -> None:
+        if self._wait:
+            self._out.put_nowait(item)
+        else:
+            self._past.put(workflow_id, item)
 
     async def _keep(self, execution: Execution, reader: RunReader) -> None:
         """What was ended from outside could not archive itself; whoever reads it does that."""
@@ -219,15 +274,30 @@ class JobFollower:
         ended = ended_child_id(history_event)
         if ended in self._tasks:
             await asyncio.shield(self._tasks[ended])
+        at = history_event.event_time.ToMilliseconds()
+        if not self._wait:
+            self._past.reach(workflow_id, at)
         shown = self._live[workflow_id].shown_retries
-        for event in await reader.feed(history_event):
+        is_first = reader.first_start is None
+        events = await reader.feed(history_event)
+        if is_first:
+            self._tell_origin(reader)
+        for event in events:
             if not (isinstance(event, Retry) and event.id in shown):
-                self._out.put_nowait(event)
+                self._tell(workflow_id, event)
         child = reader.started_child
         if child is not None:
             below = self._reader(child, reader.tree)
+            if not self._wait:
+                self._past.reach(child.workflow_id, at)
             self._tasks[child.workflow_id] = asyncio.create_task(self._read(child, below))
         self._flush_deltas(workflow_id)
+
+    def _tell_origin(self, reader: RunReader) -> None:
+        """A branch goes on from another job, which no event tells."""
+        start = reader.first_start
+        if start is not None and start.seed is not None and start.seed.origin.job_id != start.job_id:
+            self.view.tell_origin(start.run_id, start.seed.origin)
 
     def _generating(self) -> list[Execution]:
         return [execution for name, execution in self._read_now.items() if self._open[name].is_generating]
@@ -253,6 +323,13 @@ class JobFollower:
                 for event in live.events(news, reader.fold.start, state):
                     self._out.put_nowait(event)
         live.held = later
+
+
+def _end(reader: RunReader, closed: str, at: int) -> list[EndedOutside]:
+    """The end of a run, where no event tells of it."""
+    if reader.fold is None or reader.fold.state.result is not None:
+        return []
+    return [EndedOutside(reader.fold.state.checkpoint.run_id, closed, at)]
 
 
 def _stderr_event(said: SkillSaid, state: RunState) -> SkillStderr:

@@ -167,7 +167,7 @@ class _Run:
     calls: tuple[ToolCall, ...] = ()
     """Of its last message, like the next two."""
     asked: tuple[ToolCall, ...] = ()
-    delegated: int = 0
+    delegated: tuple[ToolCall, ...] = ()
 
 
 @dataclass
@@ -195,13 +195,14 @@ class ActivityFold:
     def _run(self, event: RunBase) -> _Run:
         match event:
             case StartRun(initial_checkpoint=checkpoint, input_messages=messages):
-                parent = checkpoint.delegated_by
-                run = _Run(parent and ActivityParent(expert_key=parent.expert.key, run_id=parent.run_id))
-                self._runs[event.run_id] = run
+                run = self._runs[event.run_id] = _Run(_parent(checkpoint))
                 for first in (*checkpoint.messages, *messages)[:1]:
                     self._conversations[first.id] = run
             case ResumeFromStop(checkpoint=checkpoint) if checkpoint.messages:
-                self._runs[event.run_id] = self._conversations.setdefault(checkpoint.messages[0].id, _Run())
+                run = self._conversations.setdefault(checkpoint.messages[0].id, _Run())
+                # In another execution of the job, another run has called this one.
+                run.delegated_by = _parent(checkpoint)
+                self._runs[event.run_id] = run
             case _:
                 pass
         return self._runs.setdefault(event.run_id, _Run())
@@ -231,9 +232,10 @@ def _acts(event: RunBase, run: _Run) -> list[Activity]:
         case CompleteStreamingReasoning():
             run.reasoning = event.text
         case CallTools():
-            run.calls, run.asked, run.delegated = event.tool_calls, (), 0
+            run.calls, run.asked, run.delegated = event.tool_calls, (), ()
         case CallDelegate():
-            run.delegated += len(event.tool_calls)
+            # Those that were cut off are called again when the job goes on.
+            run.delegated = (*run.delegated, *_without(event.tool_calls, run.delegated))
             return [_delegation(call) for call in event.tool_calls]
         case ResolveToolResults() | FinishMcpTools():
             return [
@@ -243,7 +245,7 @@ def _acts(event: RunBase, run: _Run) -> list[Activity]:
         case StopRunByInteractiveTool():
             return _questions(event.checkpoint, run)
         case FinishAllToolCalls() if run.delegated:
-            count, run.delegated = run.delegated, 0
+            count, run.delegated = len(run.delegated), ()
             return [DelegationCompleteActivity(id=f"delegation-complete-{event.id}", count=count)]
         case _:
             pass
@@ -269,15 +271,26 @@ def _tells(event: RunBase) -> list[Activity]:
 
 def _questions(checkpoint: Checkpoint, run: _Run) -> list[Activity]:
     """The questions of a stop that were not there at the one before."""
-    known = list(run.asked)
-    new: list[ToolCall] = []
-    for call in checkpoint.pending_tool_calls or ():
-        if call in known:
-            known.remove(call)
-        else:
-            new.append(call)
+    new = _without(checkpoint.pending_tool_calls or (), run.asked)
     run.asked = (*run.asked, *new)
     return [_question(call).model_copy(update={"id": f"interactive-{call.id}"}) for call in new]
+
+
+def _without(calls: Iterable[ToolCall], known: Iterable[ToolCall]) -> list[ToolCall]:
+    """The calls that are not known, each known one taking away one."""
+    left = list(known)
+    new: list[ToolCall] = []
+    for call in calls:
+        if call in left:
+            left.remove(call)
+        else:
+            new.append(call)
+    return new
+
+
+def _parent(checkpoint: Checkpoint) -> ActivityParent | None:
+    by = checkpoint.delegated_by
+    return by and ActivityParent(expert_key=by.expert.key, run_id=by.run_id)
 
 
 def _delegation(call: ToolCall) -> DelegateActivity:

@@ -50,5 +50,5 @@ class Fold:
             step = getattr(event, "step", None)
             if isinstance(step, Step):
                 started = self._started_at.get(key, at_ms)
-                changes["step"] = step.model_copy(update={"started_at": started, "finished_at": at_ms})
-        return event.model_copy(update=changes)
+                changes["step"] = step.replaced(started_at=started, finished_at=at_ms)
+        return event.replaced(**changes)

@@ -12,6 +12,8 @@ _EXPERT_KEY = re.compile(
 )
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
+_PAIRS = tuple(low + high for high in _ALPHABET for low in _ALPHABET)
+"""Two digits at once: ids are what reading a long history spends much of its time on."""
 MAX_EXPERT_KEY = 511
 
 
@@ -50,10 +52,10 @@ def cuid_from(*parts: str | int) -> str:
     number = int.from_bytes(digest[:16], "big")
     number, letter = divmod(number, 26)
     text = _ALPHABET[10 + letter]
-    for _ in range(23):
-        number, index = divmod(number, 36)
-        text += _ALPHABET[index]
-    return text
+    for _ in range(11):
+        number, index = divmod(number, 36 * 36)
+        text += _PAIRS[index]
+    return text + _ALPHABET[number % 36]
 
 
 def segment_run_id(first_run_id: str, segment: int) -> str:

@@ -111,7 +111,8 @@ class Lineage:
     def _find(self, checkpoint_id: str) -> tuple[ToldRun, Moment, Checkpoint]:
         for run in self.runs:
             for moment in reversed(run.moments):
-                for event in moment.events:
+                # A segment that begins and ends a step at once tells its checkpoint twice; what it has become counts.
+                for event in reversed(moment.events):
                     checkpoint = getattr(event, "checkpoint", None)
                     if isinstance(checkpoint, Checkpoint) and checkpoint.id == checkpoint_id:
                         return run, moment, checkpoint

@@ -16,12 +16,12 @@ from .checks import credential_hint, rule_issues, split_url
 from .document import Document, Issue, KeyPath, definition_error
 from .hosts import AllowedEndpoints
 from .keys import UnknownKey, unknown_keys
+from .place import CONFIG_NAME, find_config
 from .schema import PerstackToml, StdioSkillTable, parse_tables
 
 if TYPE_CHECKING:
     import httpx2
 
-CONFIG_NAME = "perstack.toml"
 BUILTIN_EXPERT = "create-expert"
 REMOTE_HOST = "raw.githubusercontent.com"
 MAX_CONFIG_BYTES = 4 * 1024 * 1024
@@ -71,16 +71,6 @@ def load_config(
         return _with_builtin(load_text(fetch_remote(config), source=config, allowed=allowed))
     path = Path(os.path.abspath(cwd / config))
     return _with_builtin(load_text(_read(path, config), source=str(path), directory=path.parent, allowed=allowed))
-
-
-def find_config(cwd: Path) -> Path | None:
-    """The nearest `perstack.toml` in `cwd` or above it."""
-    start = Path(os.path.abspath(cwd))
-    for folder in (start, *start.parents):
-        # Unlike `Path.is_file`, this is False for a folder we may not look into.
-        if os.path.isfile(folder / CONFIG_NAME):
-            return folder / CONFIG_NAME
-    return None
 
 
 def _builtin_config(expert_key: str | None) -> LoadedConfig:

@@ -136,6 +136,7 @@ CODES: Mapping[str, str] = {
     "usage.question_open": "The job waits for an answer, not for a new query.",
     "usage.unknown_checkpoint": "The job has no checkpoint of that id.",
     "usage.unknown_run": "The job has no run of that id.",
+    "usage.no_terminal": "Screens were asked for where there is no terminal.",
     "usage.no_question": "The job asks nothing, nothing of that id, or several things.",
     "usage.output": "stdout cannot be written, for example because the disk is full.",
     "usage.provider": "There is no such provider.",
@@ -246,7 +247,7 @@ def _text(node: ast.expr) -> str:
 
 
 def _is_code(text: str) -> bool:
-    is_shaped = bool(re.fullmatch(r"[a-z]+\.[a-z_]+", text))
+    is_shaped = bool(re.fullmatch(r"[a-z]+\.[a-z_]+", text)) and not text.endswith(".tcss")
     return is_shaped and (text == "perstack.error" or not text.startswith("perstack."))
 
 

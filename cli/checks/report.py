@@ -9,7 +9,7 @@ from typing import Literal
 from ...core.failures import PerstackError
 from ..diagnostics import ExitCode, exit_code_of
 from ..output import write_line
-from ..tree import fitting
+from ..signs import fitting
 
 Status = Literal["ok", "warn", "fail", "–"]
 """The last one says that a check is not needed, or cannot be made while another one fails."""

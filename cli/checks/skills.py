@@ -11,7 +11,7 @@ from ...core.expert import Expert, McpSseSkill, McpStdioSkill
 from ...core.failures import SkillError, UsageError
 from ...core.skills import SkillStart
 from ..advice import name_advice, pick_advice
-from ..diagnostics import ExitCode
+from ..diagnostics import ExitCode, waiting
 from ..skills import lister_of
 from .report import Check, Tell, failed, passed, unneeded, warned
 from .subject import Subject
@@ -63,7 +63,8 @@ async def skill_checks(subject: Subject, tell: Tell, *, is_starting: bool) -> No
         }
         for content, one in used.items():
             if content in tasks:
-                asked[content] = await tasks[content]
+                with waiting(f"starting skill {one.skill.name} …"):
+                    asked[content] = await tasks[content]
             for check in _checks(one, asked.get(content), subject):
                 tell(_scrubbed(check, lister.redactor))
     for key, expert in experts.items():

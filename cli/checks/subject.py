@@ -14,7 +14,8 @@ from ...core.run import RUNTIME_LEVEL
 from ...definitions.checks import SECRET_VARIABLES
 from ...definitions.environment import DEFAULT_ENV_PATHS, read_env
 from ...definitions.hosts import AllowedEndpoints, allowed_endpoints
-from ...definitions.load import BUILTIN_EXPERT, LoadedConfig, find_config, load_config
+from ...definitions.load import BUILTIN_EXPERT, LoadedConfig, load_config
+from ...definitions.place import find_config
 from ...definitions.resolve import (
     LocalExperts,
     check_runtime,

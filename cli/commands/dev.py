@@ -2,7 +2,7 @@
 
 from typing import NoReturn
 
-from ..diagnostics import ExitCode, progress, say
+from ..diagnostics import ExitCode, progressing, say, waiting
 from ..lifecycle import Interruption, run_command
 
 
@@ -14,12 +14,15 @@ def dev(*, is_stop: bool) -> NoReturn:
         from ...client.locations import data_folder
 
         if is_stop:
-            was_running = await stop_server(data_folder())
+            with waiting("stopping the Temporal server …"):
+                was_running = await stop_server(data_folder())
             say("the embedded server has ended" if was_running else "no embedded server was running")
             return ExitCode.COMPLETED
         interruption = Interruption()
         interruption.install()
-        with await lease_server(address=None, progress=progress) as lease:
+        with progressing() as waiting_for:
+            lease = await lease_server(address=None, progress=waiting_for)
+        with lease:
             say(f"Temporal server: {lease.info.address} (namespace {lease.info.namespace})")
             if lease.info.ui_url:
                 say(f"Temporal Web UI: {lease.info.ui_url}/namespaces/{lease.info.namespace}/workflows")

@@ -11,7 +11,7 @@ from ...definitions.load import LoadedConfig, load_config
 from ...definitions.lockfile import LOCK_NAME, LockedExpert, locked_expert, new_lockfile, write_lockfile
 from ...definitions.resolve import LocalExperts, local_experts
 from ..advice import domains_advice, name_advice, pick_advice
-from ..diagnostics import ExitCode, warn
+from ..diagnostics import ExitCode, waiting, warn
 from ..lifecycle import run_command
 from ..output import write_line
 
@@ -64,7 +64,8 @@ async def _lock(loaded: LoadedConfig, local: LocalExperts) -> list[LockedExpert]
         for skill in mcp_skills(expert):
             content = skill.model_dump_json()
             if content not in asked:
-                asked[content] = await lister.ask(skill)
+                with waiting(f"starting skill {skill.name} of {key} …"):
+                    asked[content] = await lister.ask(skill)
             listing = asked[content]
             if listing.error is not None:
                 raise _failed(key, skill, listing.error)

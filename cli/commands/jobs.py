@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 from ..diagnostics import ExitCode, say
 from ..lifecycle import run_command
 from ..output import write_line
-from ..tree import fitting
+from ..signs import fitting
 
 if TYPE_CHECKING:
     from ...client.jobs import JobSummary

@@ -1,5 +1,6 @@
 """`perstack log`: a job from its history alone, as text, JSON or cassette."""
 
+import shutil
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
@@ -7,11 +8,11 @@ from ...core.failures import UsageError
 from ..diagnostics import ExitCode
 from ..lifecycle import run_command
 from ..log_json import log_json
-from ..log_text import log_text
-from ..log_view import NOTHING, LogOptions, LogView, Source
+from ..log_text import WIDTH, log_text
+from ..log_view import NOTHING, LogOptions, LogView, Source, wants_screens
 from ..output import write_bytes, write_line
+from ..signs import fitting
 from ..travel import read_export, say_lost
-from ..tree import fitting
 
 if TYPE_CHECKING:
     from ...client.histories import Histories
@@ -23,6 +24,10 @@ def log(options: LogOptions) -> NoReturn:
 
     async def command() -> ExitCode:
         _require_sense(options)
+        if wants_screens(options):
+            from ..log_screens import log_on_screens
+
+            return await log_on_screens(options)
         if options.is_following:
             from ..log_following import follow_log
 
@@ -50,22 +55,27 @@ async def _show(options: LogOptions, histories: "Histories", newest: "Execution"
     from ...client.follow import JobFollower
 
     chain = await histories.job_chain(newest)
-    follower = JobFollower(histories, *chain, wait=False, is_recording=options.is_cassette, is_keeping=True)
+    follower = JobFollower(histories, *chain, wait=False, is_recording=options.is_cassette)
     events = [event async for event in follower.events()]
     if options.is_cassette:
         write_line(follower.cassette().model_dump_json(exclude_none=True, indent=1))
     else:
         view = LogView.of(follower, events, options, source)
         if options.is_json:
-            write_bytes(log_json(view, is_pretty=options.is_pretty))
+            write_bytes(*log_json(view, is_pretty=options.is_pretty))
         else:
             _print_text(options, view)
     say_lost(follower.lost)
 
 
 def _print_text(options: LogOptions, view: LogView) -> None:
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
     lines = log_text(
-        view, is_verbose=options.is_verbose, is_summary=options.is_summary, has_messages=options.has_messages
+        view,
+        is_verbose=options.is_verbose,
+        is_summary=options.is_summary,
+        has_messages=options.has_messages,
+        width=width,
     )
     for line in lines:
         write_line(fitting(line, sys.stdout.encoding))
@@ -86,6 +96,8 @@ def _require_sense(options: LogOptions) -> None:
             raise UsageError("--cassette records a whole job: it cannot be combined with a selection of events.")
         if options.is_json:
             raise UsageError("--cassette is another JSON than --json.", hint="Give one of them.")
+    if options.is_text and (options.is_json or options.is_cassette):
+        raise UsageError("--text is no JSON.", hint="Give --text, --json or --cassette.")
     if not options.is_following:
         return
     others = {

@@ -69,6 +69,8 @@ class Past:
     """A new job from there instead of the next execution of the old one."""
     is_answer: bool
     """The text answers what the job asks a person."""
+    is_any_expert: bool = False
+    """Whether the checkpoint may be of any run; otherwise it is one of the expert's that was named."""
 
 
 @dataclass(frozen=True, kw_only=True)

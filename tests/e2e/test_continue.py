@@ -98,7 +98,7 @@ async def test_the_log_of_a_job_that_went_on_tells_all_of_it_once(
     assert logged["job"]["totalSteps"] == 2
     assert logged["job"]["usage"] == second.of_type("completeRun")[0]["checkpoint"]["usage"]
     text = (await cli.run("log", "--job", job)).stdout
-    assert f"from step 1, checkpoint {first.of_type('completeRun')[0]['checkpoint']['id']}" in text
+    assert "Runs:\n✓ solo              one\n✓ solo (continued)  two\nUsage:\n" in text
     assert "Abandoned" not in text
     listed = await cli.run("jobs", "--json")
     assert next(one for one in map(json.loads, listed.stdout.splitlines()) if one["id"] == job)["query"] == "two"
@@ -174,7 +174,7 @@ async def test_a_closed_job_goes_on_from_any_of_its_checkpoints(
     assert back.of_type("resumeFromStop")[0]["checkpoint"]["messages"] == middle["messages"]
     assert back.of_type("startGeneration")[0]["stepNumber"] == middle["stepNumber"] + 1
     text = (await cli.run("log", "--job", job)).stdout
-    assert f"from step 1, checkpoint {middle['id']}" in text
+    assert f"⎇ from step 1, checkpoint {middle['id']}\n✓ solo (from step 1)  go\n" in text
     assert f"  Checkpoint: {middle['id']}\n" in text
     assert re.search(r"Abandoned: \d+ in, \d+ out", text)
 

@@ -126,7 +126,11 @@ def test_stderr_shows_the_link_the_tree_and_the_files(demo: Demo) -> None:
 async def test_the_log_of_a_replayed_job_shows_its_tree(demo: Demo) -> None:
     log = await demo.cli.run("log", "--job", demo.job)
     assert log.code == 0, log.stderr
-    assert "    └ ✓ @expense-report/verify" in log.stdout.partition("Events:")[0]
+    graph, _, used = log.stdout.partition("Events:")[0].partition("Runs:\n")[2].partition("Usage:\n")
+    assert graph.startswith("⎇ ")
+    assert re.search(r"^\| .*✓ .*@expense-report/verify ", graph, re.MULTILINE)
+    assert re.search(r"^✓ +create-expert \(resumed\) ", graph, re.MULTILINE)
+    assert "\n    └ @expense-report/verify  " in used
 
 
 @pytest.mark.requirement("ours.cassette")

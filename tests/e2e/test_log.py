@@ -180,6 +180,18 @@ async def test_the_text_shows_arguments_and_counts_where_they_are_asked_for(
     assert "  Tools: writeTextFile, exec\n" in short.stdout
     assert "Summary:" not in short.stdout
     assert "latest" not in short.stdout
+    assert (
+        "Runs:\n"
+        "⎇       team            go\n"
+        "| \\ \\ \\\n"
+        "| ✓ | | @team/one       task one\n"
+        "| | ✓ | @team/two       task two\n"
+        "| | | ✓ @team/three     task three\n"
+        "| / / /\n"
+        "✓       team (resumed)  go\n"
+        "Usage:\n"
+    ) in short.stdout
+    assert "\n├ @team/one    claude-" in short.stdout
     assert long.stdout.startswith("(showing latest job)\nStorage: ")
     assert f"Job: {job} (completed)\n" in long.stdout
     assert '  [@perstack/base] writeTextFile\n    Args: {"path":"two.txt","text":"by two"}\n' in long.stdout
@@ -200,6 +212,7 @@ async def test_the_text_shows_arguments_and_counts_where_they_are_asked_for(
         (("--type", "completeRuns"), "Unknown event type in --type: completeRuns."),
         (("--messages",), "--messages requires --checkpoint"),
         (("--cassette", "--tools"), "--cassette records a whole job"),
+        (("--text", "--json"), "--text is no JSON."),
         (("--follow", "--take", "3", "--summary"), "--follow cannot be combined with --take, --summary"),
     ],
 )

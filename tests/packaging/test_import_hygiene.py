@@ -40,6 +40,14 @@ before = set(sys.modules)
 importlib.import_module(sys.argv[1])
 sys.stderr.write(json.dumps(sorted(set(sys.modules) - before)))
 """
+EVERY_MODULE = """
+import importlib, json, pkgutil, sys
+before = set(sys.modules)
+package = importlib.import_module(sys.argv[1])
+for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+    importlib.import_module(module.name)
+sys.stderr.write(json.dumps(sorted(set(sys.modules) - before)))
+"""
 
 
 def loaded(code: str, *args: str, folder: Path) -> set[str]:
@@ -77,6 +85,13 @@ def test_the_workflow_loads_pydantic_temporalio_and_the_core_only(tmp_path: Path
     assert top(modules) <= PYDANTIC | TEMPORAL
     ours = {name for name in modules if name.startswith("perstack.")}
     assert {name.split(".")[1] for name in ours} == {"core", "workflows"}
+
+
+def test_the_screens_load_textual_and_the_core_and_nothing_of_what_is_behind_the_backend(tmp_path: Path) -> None:
+    modules = loaded(EVERY_MODULE, "perstack.cli.tui", folder=tmp_path)
+    assert {"perstack.cli.tui.app", "perstack.cli.tui.screens.run", "perstack.cli.tui.widgets.log"} <= modules
+    assert top(modules) & (LIBRARIES | TEMPORAL) == {"textual"}
+    assert {name.split(".")[1] for name in modules if name.startswith("perstack.")} == {"cli", "core"}
 
 
 def test_the_package_itself_loads_nothing(tmp_path: Path) -> None:

@@ -102,10 +102,12 @@ class Play:
     runs: list[PlayedRun] = field(default_factory=list[PlayedRun])
     pending: list[Pending] = field(default_factory=list[Pending])
     clock: int = 1000
+    tick: int = 1
+    """Milliseconds from one trigger to the next."""
     _answered: int = 0
 
     def run(self, start: RunInput) -> RunResult | None:
-        """Play a job to its end; `None` when it waits for a person nobody speaks for."""
+        """Play a job to its end; `None` when it waits for a person nobody speaks for. Again: its next execution."""
         root = self._begin(start, None)
         while True:
             if not root.has_cancel and root.events and self.cancel_when(self):
@@ -146,6 +148,11 @@ class Play:
         """What the tool call comes to."""
         return self.tools(planned)
 
+    @property
+    def _earlier(self) -> tuple[str, ...]:
+        """The root runs but the first: a delegate of each execution has an id of its own."""
+        return tuple(run.start.run_id for run in self.runs if run.parent is None)[1:]
+
     def _begin(self, start: RunInput, parent: PlayedRun | None) -> PlayedRun:
         run = PlayedRun(start, parent)
         self.runs.append(run)
@@ -155,7 +162,7 @@ class Play:
     def _tell(self, run: PlayedRun, trigger: Trigger) -> None:
         if run.state.state == State.STOPPED:
             return
-        self.clock += 1
+        self.clock += self.tick
         transition = advance(run.state, trigger)
         run.state = self.kept(transition.state)
         run.told.append((trigger, self.clock))
@@ -173,7 +180,7 @@ class Play:
         match effect:
             case Delegate(calls=delegated):
                 for one in delegated:
-                    run_id = cuid_from(one.child.job_id, "run", *one.child.path)
+                    run_id = cuid_from(one.child.job_id, "run", *self._earlier, *one.child.path)
                     self._begin(one.child.model_copy(update={"run_id": run_id}), run)
             case Finish(result=result):
                 if run.parent is not None:

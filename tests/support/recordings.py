@@ -22,6 +22,8 @@ from perstack.core.run import Limits, RunInput
 from perstack.workflows.contracts import WORKER_LOST
 from temporalio.exceptions import ApplicationError
 
+from . import deepest_recording
+from .deepest import SHIP
 from .model_server import Answer, Call, Json, ModelServer, Request
 from .servers import own_server
 from .teams import parallel_team, who
@@ -93,6 +95,9 @@ class Recording:
     """What somebody does while it runs."""
     goes_on: Next | None = None
     """The input of the execution that goes on with it; of another job where its id differs."""
+    goes_on_again: Next | None = None
+    """The same once more; then the job waits for a person."""
+    query: str = "go"
     limits: Limits = field(default_factory=Limits)
     is_archiving: bool = False
     is_tight: bool = False
@@ -285,6 +290,14 @@ RECORDINGS: dict[str, Recording] = {
     "resumed-from": Recording(SOLO, short, goes_on=goes_back),
     "branch": Recording(SOLO, short, goes_on=branches),
     "chain": Recording(SOLO, todos, is_tight=True),
+    "deepest": Recording(
+        deepest_recording.EXPERTS,
+        deepest_recording.script,
+        deepest_recording.cancels,
+        goes_on=deepest_recording.resumes,
+        goes_on_again=deepest_recording.goes_back,
+        query=SHIP.query or "",
+    ),
     "archived": Recording(SOLO, short, is_archiving=True),
     "archived-chain": Recording(SOLO, todos, is_archiving=True, is_tight=True),
     "archived-delegates": Recording(NESTED, nested, is_archiving=True),
@@ -297,7 +310,7 @@ async def play(bench: Bench, name: str, *, is_archiving: bool = False) -> Export
     bench.model.script = recording.script
     bench.model.requests.clear()
     bench.model.ledger.counts.clear()
-    start = bench.start(*recording.experts, limits=recording.limits)
+    start = bench.start(*recording.experts, query=recording.query, limits=recording.limits)
     settings = start.settings.replaced(is_archiving=is_archiving or recording.is_archiving)
     start = start.replaced(job_id=f"golden-{name}", run_id="first", settings=settings)
     jobs = Jobs(bench.client, bench.storage)
@@ -311,6 +324,9 @@ async def play(bench: Bench, name: str, *, is_archiving: bool = False) -> Export
             following = await recording.goes_on(playing)
             execution = await jobs.go_on(following, task_queue=start.job_id)
             await _end(jobs, execution)
+        if recording.goes_on_again is not None:
+            execution = await jobs.go_on(await recording.goes_on_again(playing), task_queue=start.job_id)
+            await playing.until("stopRunByInteractiveTool")
     newest = await jobs.view(execution.workflow_id)
     return (await export_job(jobs.histories, bench.storage, newest.execution)).job
 

@@ -10,6 +10,7 @@ from perstack.core.run import Limits, RunInput
 from perstack.core.tools import AddSkill, ToolSpec, text_outcome
 from perstack.core.triggers import GenerationFailed, GenerationLost
 
+from .deepest import deepest
 from .play import Loss, Play, ToolAnswer, default_tools
 from .scenarios import (
     OBJECT,
@@ -233,6 +234,7 @@ STORIES: dict[str, Callable[[], Play]] = {
         cancelled_calling,
         cancelled_delegating,
         cancelled_asking,
+        deepest,
     )
 }
 """By name of the golden file."""

@@ -67,6 +67,14 @@ def test_delegates_that_are_back_are_counted_once_however_many_segments_it_took(
     assert [fields(activity, "count", "expert_key") for activity in done] == [[2, "team"]]
 
 
+def test_a_delegate_that_goes_on_in_another_execution_is_told_as_called_by_that_one_and_counted_once() -> None:
+    activities = of("deepest")
+    parents = [one.delegated_by.run_id for one in activities if one.type == "exec" and one.delegated_by is not None]
+    assert [parent for parent in parents if parent.startswith("deepest")] == ["deepest-second", "deepest-third"]
+    counts = [fields(one, "count", "expert_key") for one in activities if one.type == "delegationComplete"]
+    assert counts == [[1, "@ship/compile"], [2, "@ship/build"], [5, "ship"], [1, "ship"]]
+
+
 def test_answers_to_people_alone_are_no_delegation() -> None:
     play = Play({"team": [say("", call("askUser"))]}, people=("yes",), specs=(*base_tools(), interactive_tool()))
     play.run(TEAM)

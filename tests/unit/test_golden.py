@@ -121,6 +121,7 @@ UNUSUAL = {
     "cancelled-calling": "stoppedByCancellation",
     "cancelled-delegating": "stoppedByCancellation",
     "cancelled-asking": "stoppedByCancellation",
+    "deepest": "stoppedByInteractiveTool",
 }
 
 

@@ -1,12 +1,13 @@
 """A job goes on from any checkpoint of any of its runs, and what was done is kept."""
 
 import pytest
+from perstack.core.conversation import Position
 from perstack.core.events import CompleteRun, ResumeFromStop, RunBase, StartGeneration, StartRun
 from perstack.core.failures import UsageError
 from perstack.core.lineage import Words, open_questions, with_definition
 from perstack.core.messages import InstructionMessage, ToolMessage
 from perstack.core.run import RunInput
-from perstack.core.seed import UNANSWERED, Seed
+from perstack.core.seed import UNANSWERED, Seed, has_open_calls
 from perstack.core.state import begin
 from support.lineages import checkpoints_of, lineage_of, next_input, steps_of, user
 from support.play import Play
@@ -23,6 +24,19 @@ def goes_on(story: Play, start: RunInput, **options: object) -> Play:
     return play
 
 
+def assert_whole(seed: Seed | None) -> None:
+    """The open calls and the position of a seed and of all its delegates are those of its conversation."""
+    if seed is None:
+        return
+    position = Position()
+    for message in seed.checkpoint.messages:
+        position = position.after(message)
+    assert seed.position == position
+    assert bool(seed.calls) == has_open_calls(seed.checkpoint)
+    for below in seed.delegates.values():
+        assert_whole(below)
+
+
 @pytest.mark.requirement("runtime.checkpoints")
 @pytest.mark.parametrize(("name", "at"), PAIRS)
 def test_every_checkpoint_of_every_story_can_be_gone_on_from(name: str, at: int) -> None:
@@ -30,6 +44,7 @@ def test_every_checkpoint_of_every_story_can_be_gone_on_from(name: str, at: int)
     chosen = list(checkpoints_of(story))[at]
     words = Words(message=user("more")) if chosen.status == "completed" else Words()
     going = lineage_of(story).at(chosen.id, words)
+    assert_whole(going.seed)
     play = goes_on(story, next_input(going))
     (last,) = [event for event in play.root.events if isinstance(event, CompleteRun)]
     assert going.start.expert_key == story.root.start.expert_key

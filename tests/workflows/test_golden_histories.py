@@ -17,6 +17,7 @@ from typing import Any, cast
 
 import pytest
 from perstack.client.exports import ExportedJob
+from perstack.client.follow import JobFollower
 from perstack.client.histories import Histories
 from perstack.client.history import Execution, RunReader
 from perstack.client.records import Record
@@ -37,6 +38,8 @@ FOLDER = Path(__file__).parent.parent / "golden" / "histories"
 WORKSPACE = Path("/tmp/perstack-golden/workspace")
 """The same wherever it is recorded."""
 MOST_BYTES = 1_000_000
+HELD_MS = 100
+"""A run hears of the end of a call when its next workflow task begins; so long after it an end may be told."""
 NESTED = {"settings", "limits", "outcome", "usage", "seed", "checkpoint"}
 """Values of our own models, where a newer release may write more."""
 
@@ -235,7 +238,10 @@ def test_the_recordings_are_all_there_and_stay_small() -> None:
 def test_the_recordings_end_in_every_way_and_hold_every_shape() -> None:
     jobs = {name: export_of(name) for name in RECORDINGS}
     ends = {
-        record.events[-1]["eventType"].rpartition("EXECUTION_")[2] for job in jobs.values() for record in job.records
+        record.events[-1]["eventType"].rpartition("EXECUTION_")[2]
+        for job in jobs.values()
+        for record in job.records
+        if record.closing is not None or record.shows_its_end
     }
     assert ends == {"COMPLETED", "FAILED", "CANCELED", "TERMINATED", "CONTINUED_AS_NEW"}
     assert jobs["large-payload"].payloads
@@ -244,3 +250,22 @@ def test_the_recordings_end_in_every_way_and_hold_every_shape() -> None:
     assert [record.job_id for record in jobs["branch"].records] == ["golden-branch-branch"]
     archived = [record for name, job in jobs.items() if name.startswith("archived") for record in job.records]
     assert all('"archive"' in json.dumps(record.events) for record in archived)
+
+
+async def test_the_past_of_runs_that_worked_at_once_is_told_in_the_order_of_its_times() -> None:
+    job = export_of("deepest")
+    histories = job.histories()
+    readings: list[list[Event]] = []
+    for _ in range(2):
+        follower = JobFollower(histories, *await histories.job_chain(job.newest), wait=False)
+        readings.append([event async for event in follower.events()])
+    first, second = readings
+    assert [event.id for event in first] == [event.id for event in second]
+    latest: dict[str, int] = {}
+    for event in first:
+        if event.type == "retry":
+            continue  # it brings the time along that its worker's clock told
+        others = max((at for run_id, at in latest.items() if run_id != event.run_id), default=0)
+        assert event.timestamp >= others - HELD_MS, f"{event.type} of {event.run_id} comes late"
+        latest[event.run_id] = event.timestamp
+    assert len(latest) > 10

@@ -1,0 +1,38 @@
+"""`perstack log` on a terminal: jobs, their runs, steps and checkpoints on screens, and forks from there."""
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from .backend import ExportBackend, LiveBackend
+from .commands.run import RunOptions
+from .diagnostics import ExitCode
+from .log_view import LogOptions
+from .screens import on_screens, show
+from .travel import read_export
+
+if TYPE_CHECKING:
+    from textual.screen import Screen
+
+
+async def log_on_screens(options: LogOptions) -> ExitCode:
+    """Show the jobs of the server, or the runs of the job that was named, or of the one in a file."""
+    if options.file is not None:
+        return await _show_export(options.file)
+
+    async def opening(backend: LiveBackend) -> "Screen[Any]":
+        from .tui.screens.jobs import JobsScreen
+        from .tui.screens.runs import RunsScreen
+
+        if options.job_id is None:
+            return JobsScreen("log")
+        return RunsScreen(await backend.read(options.job_id))
+
+    return await on_screens(RunOptions(expert_key="", address=options.address), opening)
+
+
+async def _show_export(file: str) -> ExitCode:
+    from .tui.screens.runs import RunsScreen
+
+    backend = ExportBackend(await asyncio.to_thread(read_export, file), file)
+    await show(backend, RunsScreen(await backend.read(backend.job_id)))
+    return ExitCode.COMPLETED

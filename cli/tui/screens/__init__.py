@@ -1,0 +1,1 @@
+"""Whole screens: what a person does, one each."""

@@ -1,0 +1,53 @@
+"""`perstack log` in a real terminal: from the runs of a real job down to a checkpoint, and on from there."""
+
+import re
+from pathlib import Path
+
+import pytest
+from support.cli import Cli
+from support.model_server import ModelServer
+from support.teams import PARALLEL_TEAM, parallel_team
+from support.tmux import terminal
+
+SIZES = [(80, 24), (40, 20)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.requirement("interface.log")
+@pytest.mark.requirement("interface.tui")
+async def test_a_person_goes_from_the_runs_of_a_job_to_a_checkpoint_and_on_from_it_in_a_new_job(
+    size: tuple[int, int], cli: Cli, model: ModelServer, model_env: dict[str, str], tmp_path: Path
+) -> None:
+    cli.write("perstack.toml", PARALLEL_TEAM)
+    model.script = parallel_team
+    ran = await cli.run("run", "team", "go", env=model_env)
+    assert ran.code == 0
+    job = ran.events[0]["jobId"]
+    env = {**cli.env, **model_env, "TEXTUAL_ANIMATIONS": "none"}
+    async with terminal(tmp_path, ["log", "--job", job], workspace=cli.workspace, env=env, size=size) as tmux:
+        runs = await tmux.until(lambda text: "(resumed)" in text)
+        assert [line.split()[0] for line in runs.splitlines() if "@team/" in line] == ["|", "|", "|"]
+        await tmux.press("/")
+        await tmux.write("@team/two")
+        await tmux.until(lambda text: "›" in text and "team/one" not in text)
+        await tmux.press("Enter")
+        await tmux.until(lambda text: "what it did" in text and "writeTextFile two" in text)
+        await tmux.press("Enter")
+        await tmux.until("this step")
+        await tmux.press("m")
+        await tmux.until("two writes")
+        await tmux.press("f")
+        await tmux.until("Fork from step")
+        await tmux.press("Tab")
+        await tmux.until("(•) as a new job")
+        await tmux.write("once more")
+        await tmux.press("Enter")
+        await tmux.until("A follow-up query")
+        await tmux.press("C-c")
+        assert await tmux.left() == 0
+        forked = re.search(r"perstack log --job ([a-z0-9]{24})", await tmux.said())
+    assert forked is not None
+    assert forked[1] != job
+    told = await cli.run("log", "--job", forked[1], "--text", "--take", "1")
+    assert f"from step 2 of job {job} (@team/two)" in told.stdout, told.stdout
+    assert "once more" in told.stdout
