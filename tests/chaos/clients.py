@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from chaos.claims import completed, same_story
-from chaos.harness import Drill, Limit, Report
+from chaos.harness import POINTS_OF_THREE, Drill, Limit, Report
 from chaos.lab import LONGEST_SECONDS, MAX_DELAY_MS, JobLog, Lab, Moment, until
 from chaos.record import Record, read_record
 from chaos.teams import FIVE, NESTED, SOLO, TEAM, Team, effect, who
@@ -258,11 +258,15 @@ DRILLS = (
         "same-job-thrice",
         "three commands with one job id at once: one job, each sees it complete",
         duplicates,
+        points=POINTS_OF_THREE,
+        at_once=3,
     ),
     Drill(
         "one-workspace",
         "two jobs in one workspace, one command killed: both complete, nothing is mixed up",
         one_workspace,
+        points=POINTS_OF_THREE,
+        at_once=3,
     ),
     Drill(
         "cancel",

@@ -17,6 +17,9 @@ from perstack.client.embedded import stop_server
 from perstack.client.locations import DataFolder
 from support.model_server import ModelServer, Request
 
+POINTS_OF_THREE = 7
+"""Of a drill that is one of three of a kind: twenty-one in all."""
+
 
 @dataclass
 class Report:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chaos.claims import completed
-from chaos.harness import Drill, Report
+from chaos.harness import POINTS_OF_THREE, Drill, Report
 from chaos.lab import JobLog, Lab, Moment
 from chaos.record import Record
 from chaos.teams import SOLO, TEAM, Team, who
@@ -246,12 +246,14 @@ DRILLS = (
         "provider-away",
         "provider away for some requests, ten retries: completes, every attempt is a `retry` event",
         away,
+        points=POINTS_OF_THREE,
         at_once=3,
     ),
     Drill(
         "provider-gone",
         "provider away for good, five retries: a clean `stopRunByError`",
         gone,
+        points=POINTS_OF_THREE,
         at_once=3,
     ),
     Drill(
@@ -266,12 +268,14 @@ DRILLS = (
         "provider-storm",
         "429 storms, streams cut half-way: jobs complete, every attempt is a `retry` event",
         storm,
+        points=POINTS_OF_THREE,
         at_once=3,
     ),
     Drill(
         "clock-jump",
         "the clock of the working process jumps by an hour: one job, no corruption",
         clock_jump,
+        points=POINTS_OF_THREE,
         at_once=3,
     ),
 )

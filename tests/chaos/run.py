@@ -41,7 +41,7 @@ async def main(seed: int, drills: list[Drill], points: int | None, point: int | 
         ground = Ground(Path(folder), program, seed)
 
         async def played(drill: Drill) -> Outcome:
-            numbers = [point] if point is not None else list(range(min(points or drill.points, drill.points)))
+            numbers = [point] if point is not None else list(range(_points_of(drill, points)))
             outcome = await play_all(ground, drill, numbers, told=told)
             for broken in outcome.broken_limits:
                 told(f"FAILED {drill.name}: {broken}; to see it again: make chaos SEED={seed} DRILL={drill.name}")
@@ -59,11 +59,16 @@ async def main(seed: int, drills: list[Drill], points: int | None, point: int | 
     return held
 
 
+def _points_of(drill: Drill, wanted: int | None) -> int:
+    """What was asked for; what is long is played as often as ever."""
+    return drill.points if wanted is None or drill.is_long else wanted
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Drills: kill, cut, cancel, and see that nothing is lost.")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000))
     parser.add_argument("--drill", choices=sorted(DRILLS), action="append", help="only this one; repeatable")
-    parser.add_argument("--points", type=int, help="how many points of each drill, at most")
+    parser.add_argument("--points", type=int, help="how many points of each drill")
     parser.add_argument("--point", type=int, help="only this point")
     given = parser.parse_args()
     chosen = [drill for name, drill in DRILLS.items() if not given.drill or name in given.drill]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from chaos.claims import completed, effects_once
-from chaos.harness import Drill, Report
+from chaos.harness import POINTS_OF_THREE, Drill, Report
 from chaos.lab import LONGEST_SECONDS, JobLog, Lab, Moment, text_of
 from chaos.teams import LARGE, LARGE_OUTPUT_BYTES, LIBRARY
 from perstack.client.connection import connect
@@ -28,8 +28,6 @@ from temporalio.client import Client
 MOST_SECONDS_AWAY = 3.0
 """Beyond the moment at which somebody has noticed."""
 OUTAGE_SECONDS = 30.0
-POINTS = 7
-"""At each of the three places: twenty-one in all."""
 QUIET_SECONDS = 2.0
 """A job without an activity for so long has none that waits: a workflow task of it does."""
 DISK_MB = 32
@@ -344,21 +342,21 @@ DRILLS = (
         "storage-folder",
         "the folder of large payloads is replaced, and comes back: completes, nothing is repeated, all are told",
         folder_away,
-        points=POINTS,
+        points=POINTS_OF_THREE,
         at_once=3,
     ),
     Drill(
         "storage-full",
         "the disk of large payloads is full for a while: completes, nothing is repeated, all are told",
         disk_full,
-        points=POINTS,
+        points=POINTS_OF_THREE,
         at_once=3,
     ),
     Drill(
         "storage-bucket",
         "nobody listens at the bucket's address for a while: completes, nothing is repeated, all are told",
         bucket_away,
-        points=POINTS,
+        points=POINTS_OF_THREE,
         at_once=3,
     ),
     Drill(
