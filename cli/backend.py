@@ -39,6 +39,8 @@ _WITHOUT_DEFINITION = frozenset({"usage.unknown_expert", "usage.config_not_found
 class LiveBackend:
     """The jobs of a server; those that screens start or open are worked on in this process, where nobody else does."""
 
+    can_work = True
+
     def __init__(self, connection: Connection, options: RunOptions, prepared: PreparedRun | None = None) -> None:
         self._connection = connection
         self._options = options
@@ -235,6 +237,8 @@ class LiveBackend:
 
 class ExportBackend:
     """The one job in a file; nothing can be done to it."""
+
+    can_work = False
 
     def __init__(self, job: "ExportedJob", file: str) -> None:
         self.place = file

@@ -1,7 +1,9 @@
 """Following a job on the terminal: its events on stdout, what to do next on stderr, its end as an exit code."""
 
+import os
+import sys
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from pydantic_core import to_json
@@ -92,11 +94,18 @@ def _left(*, is_ours: bool) -> str:
     return "parked" if is_ours else "still running elsewhere"
 
 
+def _columns() -> int | None:
+    """Of the terminal that stderr is, if it is one."""
+    with suppress(OSError, ValueError):
+        return os.get_terminal_size(sys.stderr.fileno()).columns or None
+    return None
+
+
 def _outcome(connection: Connection, execution: Execution, follower: JobFollower) -> ExitCode:
     fold = follower.root.fold
     if len(follower.readers) > 1:
         assert follower.view.root is not None, "a job that has ended was read"
-        show(job_tree(follower.view.root))
+        show(job_tree(follower.view.root, columns=_columns()))
     result = fold.state.result if fold else None
     if fold is None or result is None:
         complain(f"job {execution.workflow_id} was {follower.root.closed or 'lost'} from outside")

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, NoReturn
@@ -36,6 +37,11 @@ def run_command(command: Callable[[], Coroutine[Any, Any, ExitCode]], *, is_verb
     else:
         # What libraries log is no talk of ours; without any handler Python would print their warnings.
         logging.getLogger().addHandler(logging.NullHandler())
+        # Of calls that were given up when a worker left, for one.
+        warnings.filterwarnings("ignore", module="temporalio")
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        # From here on Ctrl-C ends the command in good order; until now it left at once.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         code = asyncio.run(command())
     except PerstackError as error:

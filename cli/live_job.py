@@ -122,9 +122,11 @@ class LiveJob:
         """Everything that happened and happens, until the job is left; asked for again, from the beginning."""
         if self._has_reader:
             async with self._changing():
+                # First: while nobody can be asked, the job stands as it was seen last.
+                view = await self._connection.jobs.view(self.job_id)
                 await self._stop_following()
                 self._listen()
-                await self._attach(await self._connection.jobs.view(self.job_id))
+                await self._attach(view)
         self._has_reader = True
         out = self._out
         while (item := await out.get()) is not None:
@@ -279,6 +281,8 @@ class LiveJob:
                     if not view.is_open or self._stop is not None:
                         continue
                     await self._attend(view)
+            except ServerError:
+                continue  # it may be back at the next look
             except PerstackError as error:
                 say(f"nobody works on job {self.job_id} any more, and it cannot go on here: {error.message}")
                 return
@@ -348,6 +352,7 @@ class LiveJob:
     def _worker_failed(self, error: BaseException) -> None:
         self._hold = None
         self._was_ours = True
+        self._deltas.use(self._tails)
         self._fail(self._in_words(error))
 
     def _fail(self, error: PerstackError) -> None:

@@ -64,7 +64,7 @@ def _runs(view: LogView) -> Sequence[dict[str, Any]]:
                 "status": checkpoint.status,
                 "stepNumber": checkpoint.step_number,
                 "startedAt": reader.started_at,
-                "updatedAt": reader.ended_at,
+                "updatedAt": reader.changed_at or reader.started_at,
             }
         )
     return runs

@@ -34,5 +34,4 @@ async def _show_export(file: str) -> ExitCode:
     from .tui.screens.runs import RunsScreen
 
     backend = ExportBackend(await asyncio.to_thread(read_export, file), file)
-    await show(backend, RunsScreen(await backend.read(backend.job_id)))
-    return ExitCode.COMPLETED
+    return await show(backend, RunsScreen(await backend.read(backend.job_id)))

@@ -41,10 +41,10 @@ async def on_screens(
         backend = LiveBackend(connection, options, prepared)
         try:
             await loading
-            await show(backend, await opening(backend))
+            left = await show(backend, await opening(backend))
         finally:
             code = await backend.close()
-        return ExitCode.COMPLETED if code is None else code
+        return left if code is None else code
 
 
 def load_screens() -> None:
@@ -53,8 +53,11 @@ def load_screens() -> None:
         importlib.import_module(f".tui.{name}", __package__)
 
 
-async def show(backend: "Backend", opening: "Screen[Any]") -> None:
-    """Show screens until they are left or a signal ends them; a bug in one is raised when the terminal is whole."""
+async def show(backend: "Backend", opening: "Screen[Any]") -> ExitCode:
+    """Show screens until they are left or a signal ends them; a bug in one is raised when the terminal is whole.
+
+    The exit code is that of the leaving itself, for where it was about no job.
+    """
     from .tui.app import PerstackApp
     from .tui.driver import driver_on
 
@@ -85,6 +88,7 @@ async def show(backend: "Backend", opening: "Screen[Any]") -> None:
         say(text)
     if app.bug is not None:
         raise app.bug
+    return ExitCode(app.return_value or 0)
 
 
 class _Signals:

@@ -16,15 +16,20 @@ _GLYPHS: dict[Phase, str] = {
     "waitingForDelegates": "⏸",
 }
 _WORKING = "◦"
+_DISPENSABLE = (4, 2, 1, 6)
+"""Cells of a line that a narrow terminal does without, one after the other: cached tokens, steps, model, context."""
 
 
-def job_tree(root: RunView) -> list[str]:
-    """One line per run of an execution, delegates below their caller; tokens are the run's own."""
+def job_tree(root: RunView, *, columns: int | None = None) -> list[str]:
+    """One line per run of an execution, delegates below their caller; tokens are the run's own.
+
+    Where a terminal has only so many columns, figures are left out; a note may go on in the next line.
+    """
     rows = [
         (f"{lead}{_GLYPHS.get(run.phase, _WORKING)} {run.expert_key}", *_cells(run), run_note(run))
         for lead, run in _branches(root, "", "")
     ]
-    return _aligned(rows)
+    return _aligned(rows if columns is None else _narrowed(rows, columns))
 
 
 def usage_table(roots: Iterable[RunView]) -> list[str]:
@@ -66,14 +71,22 @@ def _cells(run: RunView) -> tuple[str, ...]:
     )
 
 
+def _narrowed(rows: Sequence[tuple[str, ...]], columns: int) -> Sequence[tuple[str, ...]]:
+    for place in _DISPENSABLE:
+        if max(len(line) for line in _aligned([(*row[:-1], "") for row in rows])) <= columns:
+            break
+        rows = [(*row[:place], "", *row[place + 1 :]) for row in rows]
+    return rows
+
+
 def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Rows as lines: names to the left, numbers to the right."""
+    """Rows as lines: names to the left, numbers to the right, nothing for a column without any text."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines: list[str] = []
     for head, model, *numbers, note in rows:
         cells = [head.ljust(widths[0]), model.ljust(widths[1])]
         cells += [number.rjust(width) for number, width in zip(numbers, widths[2:-1], strict=True)]
-        lines.append("  ".join((*cells, note)).rstrip())
+        lines.append("  ".join((*filter(len, cells), note)).rstrip())
     return lines
 
 

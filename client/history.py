@@ -111,6 +111,8 @@ class RunReader:
     """Milliseconds since the epoch."""
     ended_at: int = 0
     """The time of the last event that changed anything: what comes after the run has stopped does not."""
+    changed_at: int = 0
+    """When the run itself last went on: who polls, leaves or is timed out changes nothing of it."""
     started_child: Execution | None = None
     """The delegate that the last event started."""
     next_execution: str | None = None
@@ -169,6 +171,7 @@ class RunReader:
         self.is_archived = False
         if self.is_recording:
             self._record(self.fold, trigger)
+        self.changed_at = self.ended_at
         events = self.fold.feed(trigger, self.ended_at)
         if self.is_keeping:
             self.moments.append(Moment(trigger, self.fold.state, tuple(events)))

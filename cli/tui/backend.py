@@ -143,6 +143,11 @@ class Backend(Protocol):
         """For people: the server or the file that jobs are read from."""
         ...
 
+    @property
+    def can_work(self) -> bool:
+        """Whether jobs can go on here; where they cannot, nothing of the kind is offered."""
+        ...
+
     def experts(self) -> Sequence[ExpertChoice]:
         """The experts of the definition in use, then the built-in ones.
 

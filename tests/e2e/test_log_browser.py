@@ -1,6 +1,9 @@
 """`perstack log` in a real terminal: from the runs of a real job down to a checkpoint, and on from there."""
 
+import gzip
+import os
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,7 @@ from support.model_server import ModelServer
 from support.teams import PARALLEL_TEAM, parallel_team
 from support.tmux import terminal
 
+GOLDEN_HISTORIES = Path(__file__).parents[1] / "golden" / "histories"
 SIZES = [(80, 24), (40, 20)]
 
 
@@ -51,3 +55,16 @@ async def test_a_person_goes_from_the_runs_of_a_job_to_a_checkpoint_and_on_from_
     told = await cli.run("log", "--job", forked[1], "--text", "--take", "1")
     assert f"from step 2 of job {job} (@team/two)" in told.stdout, told.stdout
     assert "once more" in told.stdout
+
+
+async def test_a_browser_that_is_ended_by_a_signal_says_so_with_its_exit_code(cli: Cli, tmp_path: Path) -> None:
+    export = tmp_path / "job.json"
+    export.write_bytes(gzip.decompress((GOLDEN_HISTORIES / "deepest.json.gz").read_bytes()))
+    for sent, code in ((signal.SIGTERM, 130), (None, 0)):
+        async with terminal(tmp_path, ["log", "--file", str(export)], workspace=cli.workspace, env=cli.env) as tmux:
+            await tmux.until("(resumed)")
+            if sent is None:
+                await tmux.press("q")
+            else:
+                os.kill(await tmux.program_pid(), sent)
+            assert await tmux.left() == code

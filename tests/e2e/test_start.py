@@ -80,7 +80,7 @@ def job_in(text: str) -> str:
 async def park(tmux: Tmux) -> str:
     """Leave a job that works, parked; its id."""
     await tmux.press("C-c")
-    await tmux.until("Park it")
+    await tmux.until("Enter chooses")
     await tmux.press("p")
     assert await tmux.left() == 130
     return job_in(await tmux.said())
@@ -202,7 +202,7 @@ async def test_a_job_is_cancelled(start: Start) -> None:
     async with start("solo", "go") as tmux:
         await tmux.until(GREETING)
         await tmux.press("c")
-        await tmux.until("Cancel this job?")
+        await tmux.until(lambda text: "Cancel this job?" in text and "Enter chooses" in text)
         await tmux.press("c")
         await tmux.until("✗ Cancelled")
         await tmux.press("C-c")
@@ -217,6 +217,8 @@ async def test_a_detached_job_goes_on_without_the_screen(
 ) -> None:
     async with start("solo", "go") as tmux:
         await tmux.until(GREETING)
+        await tmux.press("d")
+        await tmux.until(lambda text: "Leave this job?" in text and "Enter chooses" in text)
         await tmux.press("d")
         assert await tmux.left() == 0
         said = await tmux.said()
@@ -338,10 +340,12 @@ async def test_the_screen_follows_the_size_of_the_terminal_while_a_job_works(sta
         for columns, lines in ((40, 20), (80, 24)):
             await tmux.resize(columns, lines)
             # The line between log and status goes from edge to edge.
-            text = await tmux.until(lambda text, columns=columns: "─" * columns in text.splitlines())
+            # What the model says now is drawn again after the frame.
+            text = await tmux.until(
+                lambda text, columns=columns: "─" * columns in text.splitlines() and GREETING.split()[0] in text
+            )
             assert all(len(line) <= columns for line in text.splitlines())
             assert len(text.splitlines()) <= lines
-            assert GREETING.split()[0] in text
         model.release("end")
         await tmux.until("Completed · ")
         await tmux.press("C-c")

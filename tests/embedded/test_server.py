@@ -142,7 +142,10 @@ async def test_a_client_killed_while_it_starts_the_server_hands_the_start_over(m
     starter.end()
     client = await open_client(machine)
     assert len(await known_search_attributes(client)) == len(SEARCH_ATTRIBUTES)
-    assert len(machine.supervisor_pids()) == len(machine.server_pids()) == 1
+    assert len(machine.server_pids()) == 1
+    # Where the second was faster, the first finds the start taken, and goes.
+    wait_until(lambda: len(machine.supervisor_pids()) == 1, "one supervisor is left")
+    assert len(machine.server_pids()) == 1
 
 
 async def test_an_unused_server_stops_and_a_used_one_stays(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

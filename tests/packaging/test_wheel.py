@@ -21,7 +21,11 @@ ROOT = Path(__file__).parents[2]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PACKAGES: list[str] = PROJECT["tool"]["setuptools"]["packages"]
 OUTSIDE = {"tests", "bench", "docs", "deploy", "examples", "typings", "build", "dist"}
-DATA = {"perstack/py.typed", "perstack/definitions/create-expert/perstack.toml"}
+DATA = {
+    "perstack/py.typed",
+    "perstack/definitions/create-expert/perstack.toml",
+    *(f"perstack/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "cli" / "tui").rglob("*.tcss")),
+}
 
 
 def source_folders() -> Iterator[Path]:

@@ -237,6 +237,7 @@ class ScriptedBackend:
     next_job: ScriptedJob = field(default_factory=ScriptedJob)
     """What `start` and `fork` give."""
     place: str = "localhost:7233"
+    can_work: bool = True
     refusals: dict[str, PerstackError] = field(default_factory=dict[str, PerstackError])
     """By method; a refusal counts for every call until it is taken out."""
     asked: list[Asked] = field(default_factory=list[Asked])

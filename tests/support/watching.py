@@ -78,6 +78,10 @@ class Watch:
             missing = [text for text in texts if text not in self.picture]
             raise AssertionError(f"not shown: {missing}\n{self.picture}") from None
 
+    async def until_asked(self, *texts: str) -> None:
+        """Wait until a dialog with these texts takes an answer."""
+        await self.until_shown(*texts, "Enter chooses")
+
     async def until_gone(self, text: str) -> None:
         """Wait until the text is not on the screen."""
         await self.until(lambda: text not in self.picture)

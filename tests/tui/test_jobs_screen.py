@@ -138,6 +138,30 @@ async def test_a_server_that_is_gone_is_said_below_the_jobs_that_were_there_and_
         await settled(pilot, lambda: said(app, "#notice") == "")
 
 
+@pytest.mark.requirement("interface.tui")
+@pytest.mark.parametrize("width", [80, 120])
+async def test_of_very_many_jobs_the_first_are_listed_and_the_end_says_that_there_are_more(width: int) -> None:
+    backend = backend_of(jobs(202))
+    async with app_of(JobsScreen("log"), backend=backend).run_test(size=(width, 30)) as pilot:
+        app = await shown(pilot)
+        await pilot.press("end")
+        more = "  … more than these 200: perstack jobs --take 1000 · / searches only these"
+        await settled(pilot, lambda: lines(app)[-1] == more)
+        assert "job-0199" in said(app, "#details")
+        await pilot.press("slash", *"0200")
+        assert [line for line in lines(app) if line] == [more]
+        assert said(app, "#notice") == "Nothing matches “0200”."
+        await pilot.press("enter", "escape")
+        assert isinstance(app.screen, JobsScreen)
+        assert backend.asked == [Asked("jobs", (201,))] * len(backend.asked)
+        backend.listed = jobs(200)
+        await pilot.press("r")
+        await settled(pilot, lambda: more not in lines(app))
+        await pilot.press("end")
+        assert "job-0199" in said(app, "#details")
+        assert lines(app)[-1] == cursor_line(app)
+
+
 async def test_no_job_at_all_is_said() -> None:
     async with app_of(JobsScreen("log")).run_test() as pilot:
         app = await shown(pilot)

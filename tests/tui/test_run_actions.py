@@ -176,16 +176,16 @@ async def test_cancelling_is_asked_for_twice() -> None:
     job = ScriptedJob(AT_WORK)
     async with watched(job) as watch:
         await watch.press("c")
-        await watch.until_shown("Cancel this job?")
+        await watch.until_asked("Cancel this job?")
         await watch.press("escape")
         await watch.until_gone("Cancel this job?")
         await watch.press("c")
-        await watch.until_shown("Cancel it with all its delegates")
+        await watch.until_asked("Cancel it with all its delegates")
         await watch.press("s")
         await watch.until_gone("Cancel this job?")
         assert job.asked == []
         await watch.press("c")
-        await watch.until_shown("Cancel this job?")
+        await watch.until_asked("Cancel this job?")
         await watch.press("enter")
         await watch.until(lambda: job.calls == ["cancel"])
         await watch.until_shown("The job is being cancelled.")
@@ -196,6 +196,8 @@ async def test_detaching_leaves_the_job_to_the_background() -> None:
     job = ScriptedJob(AT_WORK)
     async with watched(job) as watch:
         await watch.press("d")
+        await watch.until_asked("Leave this job?", "A background process works on")
+        await watch.press("d")
         assert await watch.until_left() == 0
         assert job.calls == ["detach", "close"]
 
@@ -204,6 +206,8 @@ async def test_a_job_that_cannot_be_detached_stays_on_the_screen() -> None:
     job = ScriptedJob(AT_WORK, refusals={"detach": PerstackError("No server outlives this process.")})
     async with watched(job) as watch:
         await watch.press("d")
+        await watch.until_asked("Leave this job?")
+        await watch.press("enter")
         await watch.until_shown("No server outlives this process.", "That did not work")
         assert watch.app.is_running
         assert job.calls == ["detach"]
@@ -248,7 +252,7 @@ async def test_leaving_a_job_that_works_here_asks_how(key: str, choice: str, cod
     job = ScriptedJob(AT_WORK, job_id="abc")
     async with watched(job) as watch:
         await watch.press(key)
-        await watch.until_shown("The job still works", "Park it", "perstack resume abc", "Leave it to the background")
+        await watch.until_asked("The job still works", "Park it", "perstack resume abc", "Leave it to the background")
         await watch.press(choice)
         assert await watch.until_left() == code
         assert job.calls == calls
@@ -259,7 +263,7 @@ async def test_one_can_stay_after_all(key: str) -> None:
     job = ScriptedJob(AT_WORK)
     async with watched(job) as watch:
         await watch.press("q")
-        await watch.until_shown("The job still works")
+        await watch.until_asked("The job still works")
         await watch.press(key)
         await watch.until_gone("The job still works")
         assert job.asked == []

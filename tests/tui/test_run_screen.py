@@ -1,8 +1,11 @@
 """The run screen shows what a job does: its log, its live texts, its figures, its runs."""
 
+from collections.abc import Callable
 from decimal import Decimal
+from typing import Any
 
 import pytest
+from perstack.cli.tui.app import PerstackApp
 from perstack.cli.tui.backend import Ended, Stop
 from perstack.core.failures import ServerError
 from rich.segment import Segment
@@ -10,6 +13,7 @@ from support.scripted_backend import ScriptedJob, golden_events, held_before, sa
 from support.shown_jobs import GAME, NOON, asking, first, game, told_by
 from support.watching import LARGE, SMALL, Watch, watched
 from textual.color import Color
+from textual.screen import Screen
 
 PRICES = {"claude-opus-5": Decimal(5), "claude-sonnet-5": Decimal(3), "claude-haiku-5": Decimal(1)}
 BUILD, TEST = game()[45], game()[49]
@@ -249,3 +253,21 @@ async def test_when_the_job_cannot_be_followed_the_screen_says_so_and_stays() ->
         await watch.until_gone("is gone.")
         await watch.until_shown("✗ @game-dev/test", "Completed")
         assert len(watch.screen.view.roots) == 1
+
+
+async def test_no_picture_is_thrown_away_while_the_log_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Textual draws nothing while widgets are changed together; what it would draw has to be drawn afterwards."""
+    lost: list[object] = []
+    display: Callable[..., None] = PerstackApp._display  # pyright: ignore
+
+    def watched_display(app: PerstackApp, screen: Screen[Any], picture: Any) -> None:
+        if picture is not None and app._batch_count and app.is_running:  # pyright: ignore[reportPrivateUsage]
+            lost.append(picture)
+        display(app, screen, picture)
+
+    monkeypatch.setattr(PerstackApp, "_display", watched_display)
+    async with watched(ScriptedJob(AT_WORK)) as watch:
+        await watch.until_shown("4 passed")
+        await watch.pilot.resize_terminal(*LARGE)
+        await watch.until_shown("Tokens: In 939.9k (Cached")
+        assert lost == []

@@ -100,7 +100,7 @@ def test_a_job_that_cannot_be_followed(snap_compare: Compare) -> None:
 @pytest.mark.parametrize("size", [SMALL, USUAL], ids=["40x20", "80x24"])
 def test_leaving(size: tuple[int, int], snap_compare: Compare) -> None:
     assert snap_compare(
-        watching(at_work()), terminal_size=size, run_before=until("hard.", press=("q",), then=("Stay",))
+        watching(at_work()), terminal_size=size, run_before=until("hard.", press=("q",), then=("Enter chooses",))
     )
 
 

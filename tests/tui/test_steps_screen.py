@@ -1,5 +1,7 @@
 """The steps of a run and the checkpoints behind them: what they say, how they fold, how one goes on from there."""
 
+from collections.abc import Awaitable, Callable
+
 import pytest
 from perstack.cli.tui.app import PerstackApp
 from perstack.cli.tui.screens.base import problem_text
@@ -290,6 +292,22 @@ async def test_from_an_open_job_a_new_one_is_offered_first() -> None:
         await pilot.press("f")
         await settled(pilot, lambda: isinstance(app.screen, ForkScreen))
         assert said(app, "#where") == "( ) in this job   (•) as a new job"
+
+
+@pytest.mark.parametrize("looked_at", [steps, checkpoint])
+async def test_where_jobs_are_only_looked_at_no_fork_is_offered(
+    looked_at: Callable[[Pilot[int]], Awaitable[PerstackApp]],
+) -> None:
+    app, backend = opened(list(story_events("deepest")))
+    backend.can_work = False
+    async with app.run_test(size=(80, 24)) as pilot:
+        await looked_at(pilot)
+        offered = {one.binding.description for one in app.active_bindings.values()}
+        assert ("Copy id" in offered, "Fork" in offered) == (True, False)
+        screen = app.screen
+        await pilot.press("f")
+        await pilot.pause()
+        assert app.screen is screen
 
 
 async def test_a_fork_that_is_refused_says_why_and_keeps_the_query() -> None:

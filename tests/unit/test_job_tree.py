@@ -61,6 +61,25 @@ def test_columns_are_aligned() -> None:
     assert len({line.index("context") for line in lines}) == 1
 
 
+@pytest.mark.parametrize(
+    ("columns", "line"),
+    [
+        (200, "✓ team             claude-sonnet-5-5  2 steps  100 in  0 cached  10 out  context 25%"),
+        (84, "✓ team             claude-sonnet-5-5  2 steps  100 in  0 cached  10 out  context 25%"),
+        (80, "✓ team             claude-sonnet-5-5  2 steps  100 in  10 out  context 25%"),
+        (72, "✓ team             claude-sonnet-5-5  100 in  10 out  context 25%"),
+        (60, "✓ team             100 in  10 out  context 25%"),
+        (40, "✓ team             100 in  10 out"),
+        (20, "✓ team             100 in  10 out"),
+    ],
+)
+def test_a_narrow_terminal_gets_fewer_figures_instead_of_broken_lines(columns: int, line: str) -> None:
+    failed = run("@team/checker", phase="failed", failure=Failure(name="provider.auth", message="bad key " * 20))
+    lines = job_tree(run("team", failed), columns=columns)
+    assert lines[0] == line
+    assert lines[1].startswith("└ ✗ @team/checker  ")
+
+
 def test_the_table_shows_every_run_of_every_execution_within_eighty_columns() -> None:
     lines = usage_table(view_of(STORIES["deepest"]().events).roots)
     assert lines[:4] == [

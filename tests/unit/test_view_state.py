@@ -264,6 +264,27 @@ def test_what_was_said_stays_until_the_calls_are_known() -> None:
     assert (run.phase, run.live) == ("callingTools", LiveText())
 
 
+def test_the_calls_under_way_are_those_of_the_last_message() -> None:
+    read, look, ask = call("readTextFile", "1", path="a"), call("exec", "2", command="ls"), call("b", "3", query="go")
+    answers = {"team": [say("", read, look), say("", ask), say("", complete())], "@team/b": [say("", complete("B"))]}
+    story = Play(answers)
+    story.run(TEAM)
+    view, seen = ViewState(), list[list[str]]()
+    for event in story.events:
+        view.feed(event)
+        root = view.runs[0]
+        if root.phase == "callingTools":
+            called = [one.tool_name for one in root.calls]
+            if not seen or seen[-1] != called:
+                seen.append(called)
+    assert seen == [["readTextFile", "exec"], ["b"], ["attemptCompletion"]]
+    assert [one.tool_name for one in view.runs[1].calls] == ["attemptCompletion"]
+
+
+def test_a_run_that_called_nothing_yet_has_no_calls() -> None:
+    assert generating()[0].runs[0].calls == ()
+
+
 @pytest.mark.parametrize("name", ["completion-with-text-before", "retry", "error", "cancelled-generating", "max-steps"])
 def test_pieces_that_come_late_are_not_shown(name: str) -> None:
     """A generation that has ended says nothing any more, also where all is told again from the beginning."""

@@ -28,14 +28,26 @@ class Page(Screen[ResultT]):
     def backend(self) -> Backend:
         return self.app.backend
 
+    def _compositor_refresh(self) -> None:
+        if self.app._batch_count:  # pyright: ignore[reportPrivateUsage]
+            # Textual would draw what has changed and throw it away: those cells would stay old until they change again.
+            self.refresh()
+        else:
+            super()._compositor_refresh()
+
     def become(self, screen: Screen[Any]) -> None:
         """Go to another screen, in the place of this one."""
         self.app.switch_screen(screen)  # pyright: ignore[reportUnknownMemberType]
 
+    @property
+    def has_way_back(self) -> bool:
+        """Whether it was opened from another screen."""
+        # Below the first one is the empty screen that every application has.
+        return self in self.app.screen_stack[2:]
+
     def go_back(self) -> None:
         """To the screen below; from the first one out of the program."""
-        # Below the first one is the empty screen that every application has.
-        if len(self.app.screen_stack) > 2:
+        if self.has_way_back:
             self.dismiss(None)
         else:
             self.action_leave()

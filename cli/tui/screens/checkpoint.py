@@ -64,6 +64,9 @@ class CheckpointScreen(ListPage):
         if first is not None:
             self.list.move_to(f"message-{first.id}")
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return self.backend.can_work if action == "fork" else super().check_action(action, parameters)
+
     def action_fork(self) -> None:
         job_id = self._reading.handle.job_id
         self.app.push_screen(ForkScreen(job_id, self._step.checkpoint, is_branch=self._reading.is_open))

@@ -28,7 +28,7 @@ class ForkScreen(AskingScreen):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("tab,shift+tab", "other", "Where", key_display="Tab", priority=True)
     ]
-    PLACEHOLDER = "A new query; nothing to go on without one"
+    PLACEHOLDER = "New query; empty: go on without one"
 
     def __init__(self, job_id: str, checkpoint: Checkpoint, *, is_branch: bool) -> None:
         super().__init__()

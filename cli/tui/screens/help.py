@@ -10,8 +10,16 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-_UNTOLD = {"scroll_left", "scroll_right", "page_left", "page_right", "screen.copy_text"}
-"""What the toolkit binds for any widget, and nothing here is wide enough for."""
+_UNTOLD = {
+    "scroll_left",
+    "scroll_right",
+    "page_left",
+    "page_right",
+    "screen.copy_text",
+    "app.focus_next",
+    "app.focus_previous",
+}
+"""What the toolkit binds on any screen: nothing here is wide enough, and where Tab leads somewhere a screen says so."""
 
 
 class HelpScreen(ModalScreen[None]):

@@ -23,10 +23,17 @@ from .listing import ListPage
 from .run import RunScreen
 from .runs import RunsScreen
 
-_TAKE = 1_000
+_TAKE = 200
+"""The list is read again all the time; who looks for an older job names it, or lists more."""
 _REFRESH_SECONDS = 3.0
 _PAUSES = 10
 """How many times as long as the list took to read it is left alone."""
+
+_MORE = TextRow(
+    "more",
+    lambda _: Content.styled(f"… more than these {_TAKE}: perstack jobs --take 1000 · / searches only these", "dim"),
+    can_stand=False,
+)
 
 _COLUMNS = Columns(
     Column("status", 12, narrow_width=1),
@@ -111,13 +118,14 @@ class JobsScreen(ListPage):
     async def _load(self) -> None:
         since = time.monotonic()
         try:
-            jobs = await self.backend.jobs(_TAKE)
+            jobs = await self.backend.jobs(_TAKE + 1)
         except PerstackError as error:
-            self.show_rows(self._rows)
+            self.show_rows(self._rows, end=self._end)
             self.show_problem(error)
         else:
-            self._jobs = {job.job_id: job for job in jobs}
-            self.show_rows(self._lines(jobs))
+            shown = jobs[:_TAKE]
+            self._jobs = {job.job_id: job for job in shown}
+            self.show_rows(self._lines(shown), end=_MORE if len(jobs) > _TAKE else None)
             self.show_problem(None)
         if self._timer is not None:
             self._timer.stop()

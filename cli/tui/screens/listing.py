@@ -30,7 +30,8 @@ class ListPage(Page[None]):
         Binding("b", "back", "Back"),
         Binding("escape", "back", "Back", show=False, key_display="Esc"),
         Binding("q", "leave", "Quit"),
-        Binding("slash", "search", "Search", key_display="/"),
+        # First of all keys, so that what is typed or pasted behind it finds the line.
+        Binding("slash", "search", "Search", key_display="/", priority=True),
     ]
     COLUMNS: ClassVar[Columns | None] = None
     EMPTY: ClassVar[str] = "Nothing here."
@@ -39,9 +40,12 @@ class ListPage(Page[None]):
     def __init__(self) -> None:
         super().__init__()
         self._rows: Sequence[Row] = ()
+        self._end: Row | None = None
         self._is_loading = False
         self._problem: PerstackError | None = None
         self._doing = ""
+        self._found = 0
+        """How many rows the search leaves."""
 
     def compose(self) -> ComposeResult:
         yield Static(id="title", markup=False)
@@ -69,9 +73,11 @@ class ListPage(Page[None]):
         """Set the lines above the list."""
         self.query_one("#title", Static).update(Content("\n").join(lines))
 
-    def show_rows(self, rows: Sequence[Row], *, key: str | None = None, is_loading: bool = False) -> None:
-        """Fill the list with those of the rows that the search leaves; the cursor keeps its row."""
-        self._rows, self._is_loading = rows, is_loading
+    def show_rows(
+        self, rows: Sequence[Row], *, key: str | None = None, is_loading: bool = False, end: Row | None = None
+    ) -> None:
+        """Fill the list with those of the rows that the search leaves, and `end`; the cursor keeps its row."""
+        self._rows, self._is_loading, self._end = rows, is_loading, end
         self._filter(key)
 
     def show_problem(self, problem: PerstackError | None) -> None:
@@ -112,7 +118,7 @@ class ListPage(Page[None]):
     def action_search(self) -> None:
         box = self.query_one(SearchBox)
         box.display = True
-        box.focus()
+        self.set_focus(box)
 
     def action_end_search(self) -> None:
         box = self.query_one(SearchBox)
@@ -155,7 +161,8 @@ class ListPage(Page[None]):
     def _filter(self, key: str | None) -> None:
         words = self.words.casefold().split()
         rows = [row for row in self._rows if _holds(row, words)] if words else self._rows
-        self.list.fill(rows, key=key)
+        self._found = len(rows)
+        self.list.fill([*rows, self._end] if self._end is not None else rows, key=key)
         self._detail(self.list.row)
         self._note()
 
@@ -179,7 +186,7 @@ class ListPage(Page[None]):
             return problem_text(self._problem)
         if self._is_loading:
             return "reading…"
-        if self.list.rows:
+        if self._found:
             return ""
         return f"Nothing matches “{self.words}”." if self._rows else self.EMPTY
 

@@ -2,11 +2,8 @@
 
 from typing import ClassVar
 
-from textual import events
 from textual.binding import Binding, BindingType
 
-from ..widgets.log import LogScroll
-from ..widgets.prompt import Prompt
 from .run import RunScreen
 
 _DOING = frozenset({"write", "resume", "cancel", "detach"})
@@ -27,16 +24,17 @@ class LogScreen(RunScreen):
         Binding("t", "link", "Temporal", show=False),
     ]
 
+    @property
+    def takes_text(self) -> bool:
+        return False
+
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action == "back":
+            return True
         return False if action in _DOING else super().check_action(action, parameters)
 
     async def on_unmount(self) -> None:
         await self.handle.close()
-
-    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
-        # A line to write in takes the focus when it appears, shown or not.
-        if isinstance(event.widget, Prompt):
-            self.query_one(LogScroll).focus()
 
     def action_back(self) -> None:
         self.go_back()

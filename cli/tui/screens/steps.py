@@ -69,6 +69,9 @@ class StepsScreen(ListPage):
     def choose(self, row: Row) -> None:
         self.app.push_screen(CheckpointScreen(self._reading, self._run, self._steps[row.key]))
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return self.backend.can_work if action == "fork" else super().check_action(action, parameters)
+
     def action_fork(self) -> None:
         if (view := self._view) is not None:
             job_id = self._reading.handle.job_id

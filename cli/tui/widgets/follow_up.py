@@ -37,6 +37,11 @@ class FollowUp(VerticalGroup):
     }
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._stop: Stop | None = None
+        """What is shown."""
+
     def compose(self) -> ComposeResult:
         yield Static(classes="follow-up--end", markup=False)
         yield Static(classes="follow-up--refused", markup=False)
@@ -49,8 +54,9 @@ class FollowUp(VerticalGroup):
     def show(self, stop: Stop | None, *, takes_focus: bool) -> None:
         """Show how the job ended; nothing while it works or waits."""
         has_ended = stop is not None and stop.kind in _ENDS
-        is_new = has_ended and not self.display
-        self.display = has_ended
+        # The job may have gone on and come to its next end since the last picture.
+        is_new = stop is not self._stop
+        self.display, self._stop = has_ended, stop
         if stop is None or not has_ended:
             return
         word, style = _ENDS[stop.kind]

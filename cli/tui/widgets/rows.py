@@ -204,6 +204,7 @@ class RowList(ScrollView, can_focus=True):
 
     def action_last(self) -> None:
         self._move(self._standing(len(self._rows) - 1, -1))
+        self.scroll_end(animate=False, force=True, immediate=True)
 
     def action_choose(self) -> None:
         if self.row is not None:
