@@ -20,6 +20,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent))
+from painted import seconds_until_drawn
+
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 PROGRAM = Path(sys.executable).with_name("perstack")
@@ -253,6 +256,19 @@ def log(bench: Bench) -> None:
         seconds, computed = zip(*measured, strict=True)
         note = ", ".join(filter(None, (aim, f"{statistics.median(computed):.2g} s of CPU")))
         bench.row(f"log of 5 000 events over {PARTS_OF_TEAM + 1} runs, {what}", list(seconds), "s", note)
+    paint = (
+        seconds_until_drawn(
+            [str(PROGRAM), "log", "--job", "big"],
+            "reading",
+            f"{PARTS_OF_TEAM + 1} runs",
+            env=bench.env,
+            folder=bench.workspace,
+        )
+        for _ in range(bench.repeats)
+    )
+    first, whole = zip(*paint, strict=True)
+    bench.row("the same on a terminal, first paint", list(first), "s", "aim ≤ 1")
+    bench.row("the same on a terminal, all runs drawn", list(whole), "s")
 
 
 def read_time(bench: Bench, *args: str) -> tuple[float, float]:
