@@ -13,7 +13,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Iterable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -196,8 +196,11 @@ def memory_mb(pid: int) -> float:
 
 def children(pid: int) -> list[int]:
     """The processes that a process has started and that still run."""
-    tasks = Path(f"/proc/{pid}/task")
-    return [int(child) for task in tasks.iterdir() for child in (task / "children").read_text().split()]
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that ended a moment ago
+            found.extend(int(child) for child in (task / "children").read_text().split())
+    return found
 
 
 async def _settled(pid: int) -> None:
