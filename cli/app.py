@@ -61,6 +61,32 @@ def _quiet(is_wanted: bool) -> None:
 
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", callback=_quiet, help="No talk on stderr but errors.")]
 
+# What several commands take in the same words.
+Config = Annotated[str | None, typer.Option(help="perstack.toml, a path or https URL.")]
+Provider = Annotated[str | None, typer.Option(help="Model provider; default: perstack.toml, else anthropic.")]
+Model = Annotated[str | None, typer.Option(help="Model; default: the expert's tier.")]
+ReasoningBudget = Annotated[str | None, typer.Option(help="none, minimal, low, medium, high or a number of tokens.")]
+MaxSteps = Annotated[int | None, typer.Option(help="Generations of one run; default 100.")]
+MaxRetries = Annotated[int | None, typer.Option(help="Retries of one generation; default 5.")]
+Timeout = Annotated[int | None, typer.Option(help="Milliseconds of one generation; default 300000.")]
+EnvPaths = Annotated[list[str] | None, typer.Option(help="Env file, repeatable; default .env and .env.local.")]
+Files = Annotated[list[str] | None, typer.Option(help="Image or PDF for the first message, repeatable.")]
+EventTypes = Annotated[str | None, typer.Option("--filter", help="Print only these event types, comma-separated.")]
+TaskQueue = Annotated[
+    str | None, typer.Option(help="Queue of a worker pool that does the work instead of this process.")
+]
+Replay = Annotated[str | None, typer.Option(help="Answer from this cassette instead of a provider.")]
+Frozen = Annotated[bool, typer.Option("--frozen", help="Refuse to run when the definition differs from perstack.lock.")]
+ReplayStrict = Annotated[bool, typer.Option("--replay-strict", help="With --replay: compare texts, too.")]
+Latest = Annotated[bool, typer.Option("--continue", help="Go on with the job started last in this folder.")]
+ContinuedJob = Annotated[
+    str | None, typer.Option(metavar="JOB", help="Go on with this job.", autocompletion=_jobs("any"))
+]
+ResumeFrom = Annotated[
+    str | None, typer.Option(metavar="CHECKPOINT", help="With --continue-job: from this checkpoint of any run.")
+]
+Branch = Annotated[bool, typer.Option("--branch", help="Go on in a new job; the old one stays as it is, open or not.")]
+
 
 def _version(is_wanted: bool) -> None:
     if is_wanted:
@@ -88,48 +114,27 @@ def run(
     query: Annotated[
         str | None, typer.Argument(metavar="[QUERY]", help="The task; a job that goes on may do without.")
     ] = None,
-    config: Annotated[str | None, typer.Option(help="perstack.toml, a path or https URL.")] = None,
-    provider: Annotated[
-        str | None, typer.Option(help="Model provider; default: perstack.toml, else anthropic.")
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="Model; default: the expert's tier.")] = None,
-    reasoning_budget: Annotated[
-        str | None, typer.Option(help="none, minimal, low, medium, high or a number of tokens.")
-    ] = None,
-    max_steps: Annotated[int | None, typer.Option(help="Generations of one run; default 100.")] = None,
-    max_retries: Annotated[int | None, typer.Option(help="Retries of one generation; default 5.")] = None,
-    timeout: Annotated[int | None, typer.Option(help="Milliseconds of one generation; default 300000.")] = None,
+    config: Config = None,
+    provider: Provider = None,
+    model: Model = None,
+    reasoning_budget: ReasoningBudget = None,
+    max_steps: MaxSteps = None,
+    max_retries: MaxRetries = None,
+    timeout: Timeout = None,
     job_id: Annotated[str | None, typer.Option(help="Id of the job; the same id again follows the same job.")] = None,
-    env_path: Annotated[
-        list[str] | None, typer.Option(help="Env file, repeatable; default .env and .env.local.")
-    ] = None,
-    file: Annotated[list[str] | None, typer.Option(help="Image or PDF for the first message, repeatable.")] = None,
-    filter_types: Annotated[
-        str | None, typer.Option("--filter", help="Print only these event types, comma-separated.")
-    ] = None,
-    task_queue: Annotated[
-        str | None, typer.Option(help="Queue of a worker pool that does the work instead of this process.")
-    ] = None,
+    env_path: EnvPaths = None,
+    file: Files = None,
+    filter_types: EventTypes = None,
+    task_queue: TaskQueue = None,
     address: Address = None,
-    replay: Annotated[str | None, typer.Option(help="Answer from this cassette instead of a provider.")] = None,
-    frozen: Annotated[
-        bool, typer.Option("--frozen", help="Refuse to run when the definition differs from perstack.lock.")
-    ] = False,
-    replay_strict: Annotated[bool, typer.Option("--replay-strict", help="With --replay: compare texts, too.")] = False,
+    replay: Replay = None,
+    frozen: Frozen = False,
+    replay_strict: ReplayStrict = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="More talk on stderr.")] = False,
-    continue_: Annotated[
-        bool, typer.Option("--continue", help="Go on with the job started last in this folder.")
-    ] = False,
-    continue_job: Annotated[
-        str | None,
-        typer.Option(metavar="JOB", help="Go on with this job.", autocompletion=_jobs("any")),
-    ] = None,
-    resume_from: Annotated[
-        str | None, typer.Option(metavar="CHECKPOINT", help="With --continue-job: from this checkpoint of any run.")
-    ] = None,
-    branch: Annotated[
-        bool, typer.Option("--branch", help="Go on in a new job; the old one stays as it is, open or not.")
-    ] = False,
+    continue_: Latest = False,
+    continue_job: ContinuedJob = None,
+    resume_from: ResumeFrom = None,
+    branch: Branch = False,
     detach: Annotated[
         bool, typer.Option("--detach", help="Print the job's id and leave; a background process works on it.")
     ] = False,
@@ -189,47 +194,28 @@ def start(
         typer.Argument(metavar="[EXPERT]", help="Key of the expert; without one, choose.", autocompletion=_experts),
     ] = None,
     query: Annotated[str | None, typer.Argument(metavar="[QUERY]", help="The task; without one, write it.")] = None,
-    config: Annotated[str | None, typer.Option(help="perstack.toml, a path or https URL.")] = None,
-    provider: Annotated[
-        str | None, typer.Option(help="Model provider; default: perstack.toml, else anthropic.")
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="Model; default: the expert's tier.")] = None,
-    reasoning_budget: Annotated[
-        str | None, typer.Option(help="none, minimal, low, medium, high or a number of tokens.")
-    ] = None,
-    max_steps: Annotated[int | None, typer.Option(help="Generations of one run; default 100.")] = None,
-    max_retries: Annotated[int | None, typer.Option(help="Retries of one generation; default 5.")] = None,
-    timeout: Annotated[int | None, typer.Option(help="Milliseconds of one generation; default 300000.")] = None,
+    config: Config = None,
+    provider: Provider = None,
+    model: Model = None,
+    reasoning_budget: ReasoningBudget = None,
+    max_steps: MaxSteps = None,
+    max_retries: MaxRetries = None,
+    timeout: Timeout = None,
     job_id: Annotated[
         str | None, typer.Option(help="Id of the first job; the same id again follows the same job.")
     ] = None,
-    env_path: Annotated[
-        list[str] | None, typer.Option(help="Env file, repeatable; default .env and .env.local.")
-    ] = None,
-    file: Annotated[list[str] | None, typer.Option(help="Image or PDF for the first message, repeatable.")] = None,
-    task_queue: Annotated[
-        str | None, typer.Option(help="Queue of a worker pool that does the work instead of this process.")
-    ] = None,
+    env_path: EnvPaths = None,
+    file: Files = None,
+    task_queue: TaskQueue = None,
     address: Address = None,
-    replay: Annotated[str | None, typer.Option(help="Answer from this cassette instead of a provider.")] = None,
-    frozen: Annotated[
-        bool, typer.Option("--frozen", help="Refuse to run when the definition differs from perstack.lock.")
-    ] = False,
-    replay_strict: Annotated[bool, typer.Option("--replay-strict", help="With --replay: compare texts, too.")] = False,
+    replay: Replay = None,
+    frozen: Frozen = False,
+    replay_strict: ReplayStrict = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="More talk on stderr, once the screens are gone.")] = False,
-    continue_: Annotated[
-        bool, typer.Option("--continue", help="Go on with the job started last in this folder.")
-    ] = False,
-    continue_job: Annotated[
-        str | None,
-        typer.Option(metavar="JOB", help="Go on with this job.", autocompletion=_jobs("any")),
-    ] = None,
-    resume_from: Annotated[
-        str | None, typer.Option(metavar="CHECKPOINT", help="With --continue-job: from this checkpoint of any run.")
-    ] = None,
-    branch: Annotated[
-        bool, typer.Option("--branch", help="Go on in a new job; the old one stays as it is, open or not.")
-    ] = False,
+    continue_: Latest = False,
+    continue_job: ContinuedJob = None,
+    resume_from: ResumeFrom = None,
+    branch: Branch = False,
 ) -> None:
     """Work with experts on screen: choose, ask, watch, answer, go on.
 
@@ -274,9 +260,7 @@ def start(
 @app.command(epilog=EXIT_CODES)
 def resume(
     job_id: Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.", autocompletion=_jobs("unfinished"))],
-    filter_types: Annotated[
-        str | None, typer.Option("--filter", help="Print only these event types, comma-separated.")
-    ] = None,
+    filter_types: EventTypes = None,
     address: Address = None,
     quiet: Quiet = False,
 ) -> None:
@@ -337,9 +321,7 @@ def respond(
         list[str],
         typer.Argument(metavar="[CALL_ID] TEXT", help="Which question, if several are open; the answer, @file or -."),
     ],
-    filter_types: Annotated[
-        str | None, typer.Option("--filter", help="Print only these event types, comma-separated.")
-    ] = None,
+    filter_types: EventTypes = None,
     address: Address = None,
     quiet: Quiet = False,
 ) -> None:
@@ -479,9 +461,7 @@ def import_(
 @app.command(epilog=FILE_CODES)
 def install(
     config: Annotated[str | None, typer.Option(help="perstack.toml, a path.")] = None,
-    env_path: Annotated[
-        list[str] | None, typer.Option(help="Env file, repeatable; default .env and .env.local.")
-    ] = None,
+    env_path: EnvPaths = None,
     quiet: Quiet = False,
 ) -> None:
     """Start every skill once and write its tools to perstack.lock.
@@ -499,13 +479,9 @@ def install(
 
 @app.command(epilog=EXIT_CODES)
 def doctor(
-    config: Annotated[str | None, typer.Option(help="perstack.toml, a path or https URL.")] = None,
-    env_path: Annotated[
-        list[str] | None, typer.Option(help="Env file, repeatable; default .env and .env.local.")
-    ] = None,
-    provider: Annotated[
-        str | None, typer.Option(help="Model provider; default: perstack.toml, else anthropic.")
-    ] = None,
+    config: Config = None,
+    env_path: EnvPaths = None,
+    provider: Provider = None,
     address: Address = None,
     no_skills: Annotated[bool, typer.Option("--no-skills", help="Start no skill.")] = False,
 ) -> None:
