@@ -82,7 +82,7 @@ class SessionOpener:
 async def _skills_of(session: RunSession) -> tuple[tuple[SkillStart, ...], tuple[ToolSpec, ...]]:
     """What came up and what the run is offered; with a lock nothing but the base skill is started."""
     start = session.start
-    base = await session.skills.base_tools()
+    base = session.skills.base_tools
     starts: tuple[SkillStart, ...] = ()
     found = start.locked_tools.get(start.expert_key)
     if found is None:
@@ -93,7 +93,7 @@ async def _skills_of(session: RunSession) -> tuple[tuple[SkillStart, ...], tuple
     added = (tool for tool in session.toolset.skill_tools if tool.skill_name in attached)
     tools = with_unique_names((*base, *found, *people, *added))
     named = (start.replaced(renamed_tools=renamed_tools(tools, start.name)) for start in starts)
-    return (session.base_start, *named), tools
+    return (session.skills.base_start, *named), tools
 
 
 def workspace_marker(workspace: str, *, expected: str | None) -> str:

@@ -12,7 +12,6 @@ from ..core.conversation import Appendix, KnownResult, Position, opening, tool_m
 from ..core.expert import Skill
 from ..core.messages import ExpertMessage, Message, ToolCallPart, ToolMessage, ToolResultPart
 from ..core.run import RunInput
-from ..core.skills import SkillStart
 from ..core.state import RunState
 from ..core.tools import RemoveSkill, ToolOutcome, Toolset
 from .providers.base import Provider, WireCache
@@ -44,7 +43,6 @@ class RunSession:
     provider: Callable[[], Awaitable[Provider]]
     """Made at the first model call: importing an SDK takes a second, which the opening need not wait for."""
     skills: SkillManager
-    base_start: SkillStart
     redactor: Redactor
     """Takes out what must not leave this worker."""
     toolset: Toolset

@@ -9,6 +9,7 @@ from datetime import timedelta
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError
@@ -38,12 +39,14 @@ from .providers.registry import ProviderRegistry
 from .redaction import Redactor, secrets_of_run
 from .session import RunKey, RunSession
 from .skills.base.dynamic import DynamicContext
-from .skills.base.server import BaseSkill
+from .skills.base.skill import BaseSkill
 from .skills.base.workspace import Workspace
 from .skills.endpoints import EndpointPolicy
 from .skills.manager import SkillManager
-from .skills.mcp.skill import McpSkill
 from .skills.results import ToolFailure
+
+if TYPE_CHECKING:
+    from .skills.mcp.skill import McpSkill
 
 IDLE_SECONDS = 900.0
 """How long a session may be without use before it is closed, with all it started; `PERSTACK_SESSION_IDLE` sets another
@@ -112,7 +115,6 @@ class SessionMaker:
             start=start,
             provider=partial(self._provider, start, env),
             skills=skills,
-            base_start=await skills.start_base(),
             redactor=redactor,
             toolset=toolset,
         )
@@ -128,7 +130,9 @@ class SessionMaker:
         redactor: Redactor,
         told: Callable[[str, str], None],
         definition: McpStdioSkill | McpSseSkill,
-    ) -> McpSkill:
+    ) -> "McpSkill":
+        from .skills.mcp.skill import McpSkill
+
         return McpSkill(
             definition,
             env=env,

@@ -28,7 +28,7 @@ from ..core.run import RunInput
 from ..core.state import RunState, State
 from ..core.tools import ToolCall
 from ..core.view_state import ViewState
-from .chronology import Chronology
+from .chronology import AsTold, Chronology
 from .histories import Histories, HistoryLost
 from .history import Execution, RunReader, ended_child_id
 
@@ -77,9 +77,8 @@ class JobFollower:
         self._is_recording = is_recording
         self._is_keeping = is_keeping
         self._out: asyncio.Queue[Event | EndedOutside | BaseException | None] = asyncio.Queue()
-        self._past = Chronology[Event | EndedOutside](self._out.put_nowait)
-        """Where nothing is waited for, runs that worked at once are told in the order of their times; a follower of
-        what happens now holds nothing back."""
+        order = AsTold[Event | EndedOutside] if wait else Chronology[Event | EndedOutside]
+        self._told = order(self._out.put_nowait)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._live: dict[str, _LiveText] = {}
         self._open: dict[str, RunReader] = {}
@@ -230,8 +229,7 @@ class JobFollower:
         try:
             await self._read_chain(execution, reader, children)
         finally:
-            if not self._wait:
-                self._past.end(execution.workflow_id)
+            self._told.end(execution.workflow_id)
         if not self._wait:
             await asyncio.gather(*(self._tasks[child] for child in children))
 
@@ -255,13 +253,7 @@ class JobFollower:
             execution = Execution(execution.workflow_id, reader.next_execution)
         if reader.closed is not None:
             for item in _end(reader, reader.closed, reader.ended_at):
-                self._tell(execution.workflow_id, item)
-
-    def _tell(self, workflow_id: str, item: Event | EndedOutside) -> None:
-        if self._wait:
-            self._out.put_nowait(item)
-        else:
-            self._past.put(workflow_id, item)
+                self._told.put(execution.workflow_id, item)
 
     async def _keep(self, execution: Execution, reader: RunReader) -> None:
         """What was ended from outside could not archive itself; whoever reads it does that."""
@@ -275,8 +267,7 @@ class JobFollower:
         if ended in self._tasks:
             await asyncio.shield(self._tasks[ended])
         at = history_event.event_time.ToMilliseconds()
-        if not self._wait:
-            self._past.reach(workflow_id, at)
+        self._told.reach(workflow_id, at)
         shown = self._live[workflow_id].shown_retries
         is_first = reader.first_start is None
         events = await reader.feed(history_event)
@@ -284,12 +275,11 @@ class JobFollower:
             self._tell_origin(reader)
         for event in events:
             if not (isinstance(event, Retry) and event.id in shown):
-                self._tell(workflow_id, event)
+                self._told.put(workflow_id, event)
         child = reader.started_child
         if child is not None:
             below = self._reader(child, reader.tree)
-            if not self._wait:
-                self._past.reach(child.workflow_id, at)
+            self._told.reach(child.workflow_id, at)
             self._tasks[child.workflow_id] = asyncio.create_task(self._read(child, below))
         self._flush_deltas(workflow_id)
 

@@ -9,7 +9,7 @@ from ...core.failures import PerstackError
 from ...core.skills import SkillStart
 from ...core.tools import ToolSpec, interactive_tools
 from ..redaction import Redactor
-from .base.catalog import offered, spec_of
+from .base.catalog import offered
 from .endpoints import EndpointPolicy
 from .mcp.skill import McpSkill
 
@@ -67,5 +67,5 @@ def known_tools(expert: Expert) -> tuple[tuple[ToolSpec, ...], tuple[ToolSpec, .
     """The tools of the base skill and those that ask a person: nobody has to be asked for them."""
     base = next(skill for skill in expert.skills if skill.name == BASE_SKILL)
     assert isinstance(base, McpStdioSkill)
-    specs = tuple(spec_of(tool.as_mcp()) for tool in offered(base.pick, base.omit, with_dynamic=True))
+    specs = tuple(tool.spec for tool in offered(base.pick, base.omit, with_dynamic=True))
     return specs, tuple(interactive_tools(expert.skills))

@@ -1,18 +1,21 @@
 """The skill manager: the skills of one run on one worker, and who answers a call."""
 
 import asyncio
+import importlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...core.expert import BASE_SKILL, InteractiveSkill, McpSseSkill, McpStdioSkill, Skill
 from ...core.failures import PerstackError
 from ...core.skills import SkillStart
 from ...core.tools import AddSkill, ToolOutcome, ToolSpec, text_outcome, with_unique_names
-from .base.server import BaseOutcome, BaseSkill
+from .base.skill import BaseOutcome, BaseSkill
 from .base.todo import TodoList
-from .mcp.skill import McpSkill
+
+if TYPE_CHECKING:
+    from .mcp.skill import McpSkill
 
 McpDefinition = McpStdioSkill | McpSseSkill
 
@@ -24,7 +27,7 @@ class SkillManager:
     told those, at its first call.
     """
 
-    def __init__(self, base: BaseSkill, make: Callable[[McpDefinition], McpSkill]) -> None:
+    def __init__(self, base: BaseSkill, make: "Callable[[McpDefinition], McpSkill]") -> None:
         self._base = base
         self._make = make
         self._running: dict[str, McpSkill] = {}
@@ -39,13 +42,15 @@ class SkillManager:
         """Whether anything runs beside this process: a skill, or what `exec` left in the background."""
         return self._base.has_run_programs or any(skill.is_open for skill in self._running.values())
 
-    async def start_base(self) -> SkillStart:
-        """Bring the base skill up; takes a few milliseconds."""
-        return await self._base.start()
+    @property
+    def base_start(self) -> SkillStart:
+        """How the base skill came up."""
+        return self._base.start
 
-    async def base_tools(self) -> tuple[ToolSpec, ...]:
+    @property
+    def base_tools(self) -> tuple[ToolSpec, ...]:
         """What the base skill offers."""
-        return await self._base.tools()
+        return self._base.tools
 
     async def start(self, skills: Iterable[Skill]) -> tuple[tuple[SkillStart, ...], tuple[ToolSpec, ...]]:
         """Start all MCP skills side by side and ask them for their tools, in the order of the definition.
@@ -53,9 +58,8 @@ class SkillManager:
         Raises:
             PerstackError: one did not start; those that did are closed.
         """
-        wanted = [
-            self._skill(skill) for skill in skills if isinstance(skill, McpDefinition) and skill.name != BASE_SKILL
-        ]
+        definitions = [skill for skill in skills if isinstance(skill, McpDefinition) and skill.name != BASE_SKILL]
+        wanted = [await self._skill(definition) for definition in definitions]
         started = await asyncio.gather(*(_tools_of(skill) for skill in wanted), return_exceptions=True)
         failures = [result for result in started if isinstance(result, BaseException)]
         if failures:
@@ -73,7 +77,7 @@ class SkillManager:
             PerstackError: it did not start.
         """
         await self.detach(skill.name)
-        self._attached[skill.name], tools = await _tools_of(self._skill(skill))
+        self._attached[skill.name], tools = await _tools_of(await self._skill(skill))
         self._begun.add(skill.name)
         return with_unique_names(tools, taken)
 
@@ -110,7 +114,7 @@ class SkillManager:
         definition = next((skill for skill in known if skill.name == spec.skill_name), None)
         if definition is None or isinstance(definition, InteractiveSkill):
             return text_outcome(f"The skill {spec.skill_name} was removed.", is_error=True)
-        skill = self._skill(definition)
+        skill = await self._skill(definition)
         started: SkillStart | None = None
         if spec.skill_name not in self._begun:
             try:
@@ -140,12 +144,16 @@ class SkillManager:
         """End everything."""
         await asyncio.gather(self._base.close(), self.close_skills(), *self._closing)
 
-    def _skill(self, definition: McpDefinition) -> McpSkill:
-        if definition.name not in self._running:
-            self._running[definition.name] = self._make(definition)
-        return self._running[definition.name]
+    async def _skill(self, definition: McpDefinition) -> "McpSkill":
+        name = definition.name
+        if name not in self._running:
+            # Over half a second of imports, once in a process, and only where there is a skill that needs them.
+            await asyncio.to_thread(importlib.import_module, ".mcp.skill", __package__)
+        if name not in self._running:  # another call may have been faster
+            self._running[name] = self._make(definition)
+        return self._running[name]
 
 
-async def _tools_of(skill: McpSkill) -> tuple[SkillStart, tuple[ToolSpec, ...]]:
+async def _tools_of(skill: "McpSkill") -> tuple[SkillStart, tuple[ToolSpec, ...]]:
     start = await skill.start()
     return start, await skill.tools()

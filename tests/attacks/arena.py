@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from perstack.activities.skills.base.dynamic import DynamicContext
-from perstack.activities.skills.base.server import BaseSkill
+from perstack.activities.skills.base.skill import BaseSkill
 from perstack.activities.skills.base.workspace import Workspace
 from perstack.core.expert import Expert, ModelChoice
 from perstack.core.messages import TextPart
@@ -170,8 +170,6 @@ class Arena:
     async def open(self) -> AsyncGenerator[None]:
         """Keep one base skill open for many calls."""
         self._opened = skill = self.skill()
-        async with bounded():
-            await skill.start()
         try:
             yield
         finally:

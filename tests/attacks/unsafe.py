@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mcp_types as mcp
 import pytest
 from attacks.addresses import NetworkAttack, network_attacks, number_attacks, url_attacks
 from attacks.arena import Attack
@@ -21,9 +20,8 @@ from attacks.races import stepped_races
 from attacks.routes import path_attacks
 from perstack.activities.skills import endpoints, environment
 from perstack.activities.skills.base import exec as commands
-from perstack.activities.skills.base import server, workspace
+from perstack.activities.skills.base import skill, workspace
 from perstack.activities.skills.results import ToolFailure
-from perstack.core.messages import TextPart
 from perstack.definitions import checks, hosts, protected
 
 Patch = pytest.MonkeyPatch
@@ -238,12 +236,8 @@ def everything_kept(patch: Patch) -> None:
     def all_json(value: Mapping[str, Any]) -> str:
         return json.dumps(value, ensure_ascii=False)
 
-    def all_parts(result: mcp.CallToolResult, **more: Any) -> tuple[TextPart, ...]:
-        return tuple(TextPart(text=block.text) for block in result.content if isinstance(block, mcp.TextContent))
-
     patch.setattr(commands, "Output", Hoard)
-    patch.setattr(server, "json_text", all_json)
-    patch.setattr(server, "parts_from_mcp", all_parts)
+    patch.setattr(skill, "json_text", all_json)
 
 
 # Endpoints

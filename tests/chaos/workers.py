@@ -59,31 +59,34 @@ async def in_delegates(lab: Lab, chance: random.Random) -> Report:
 
 
 async def one_of_two(lab: Lab, chance: random.Random) -> Report:
-    """One of two workers of a pool dies; the other goes on."""
+    """One of two workers of a pool dies, the one at work; sometimes an idle third one died before."""
     lab.use(SOLO)
     name = f"pool-{uuid.uuid4().hex[:8]}"
-    moment = Moment.chosen(chance, SOLO)
-    kills_the_idle = chance.random() < 0.2
-    async with (
-        lab.worker(name) as first,
-        lab.worker(name) as second,
-        lab.command("run", "solo", "go", "--task-queue", name, "--job-id", name) as run,
-    ):
-        keys = {lab.key_of(worker): worker for worker in (first, second)}
+    moments = [Moment.chosen(chance, SOLO)]
+    if chance.random() < 0.25:
+        moments.insert(0, Moment.chosen(chance, SOLO, since_request=1))
+    async with AsyncExitStack() as stack:
+        workers = [await stack.enter_async_context(lab.worker(name)) for _ in range(len(moments) + 1)]
+        run = await stack.enter_async_context(lab.command("run", "solo", "go", "--task-queue", name, "--job-id", name))
         await lab.requests(1)
-        is_working = await lab.reach(moment, run)
-        holder = keys[lab.asked[-1].by]
-        victim = next(one for one in (first, second) if (one is holder) != kills_the_idle)
-        outage = await lab.kill(victim)
+        alive = {lab.key_of(worker): worker for worker in workers}
+        outages: list[tuple[float, float]] = []
+        takeover = None
+        for number, moment in enumerate(moments, 1):
+            is_working = await lab.reach(moment, run)
+            holder = lab.asked[-1].by
+            is_last = number == len(moments)
+            victim = next(key for key in alive if (key == holder) == is_last)
+            outages.append(await lab.kill(alive.pop(victim)))
         last = await lab.finished(run)
-        survivor = next(key for key, worker in keys.items() if worker is not victim)
-        _, _, repeated = await completed(lab, name, SOLO, outages=[outage], last=last)
-        takeover = _next_sign(lab, survivor, outage[0]) if is_working and not kills_the_idle else None
-    who = "the other one" if kills_the_idle else "the one at work"
+        [survivor] = alive
+        _, _, repeated = await completed(lab, name, SOLO, outages=outages, last=last)
+        if is_working:
+            takeover = _next_sign(lab, survivor, outages[-1][0])
     return Report(
-        f"{who} killed {moment}",
+        f"{'an idle one, then ' if len(moments) > 1 else ''}the one at work killed {', '.join(map(str, moments))}",
         seconds={"taken over after": [takeover]} if takeover is not None else {},
-        counts=Counter({"model call repeated": repeated}),
+        counts=Counter({"model call repeated": repeated, "idle worker killed": len(moments) - 1}),
     )
 
 
@@ -195,6 +198,7 @@ DRILLS = (
         "pool-worker-killed",
         "kill -9 of one of two workers: goes on elsewhere within 6 s (p95)",
         one_of_two,
+        at_once=3,
         limits={"taken over after": Limit(6.0, 95)},
     ),
     Drill(

@@ -94,6 +94,12 @@ def test_the_screens_load_textual_and_the_core_and_nothing_of_what_is_behind_the
     assert {name.split(".")[1] for name in modules if name.startswith("perstack.")} == {"cli", "core"}
 
 
+@pytest.mark.parametrize("module", ["perstack.worker", "perstack.cli.commands.run", "perstack.cli.commands.resume"])
+def test_who_works_on_runs_loads_no_sdk_before_a_run_needs_it(module: str, tmp_path: Path) -> None:
+    needed = {"httpx2", "jsonschema", "puremagic", "temporalio"}
+    assert top(loaded(MODULE, module, folder=tmp_path)) & LIBRARIES <= needed
+
+
 def test_the_package_itself_loads_nothing(tmp_path: Path) -> None:
     modules = loaded(MODULE, "perstack", folder=tmp_path)
     assert top(modules) == set()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from perstack.activities.skills.base.dynamic import DynamicContext
-from perstack.activities.skills.base.server import BaseSkill
+from perstack.activities.skills.base.skill import BaseSkill
 from perstack.activities.skills.base.workspace import Workspace
 from perstack.activities.skills.endpoints import EndpointPolicy
 from perstack.activities.skills.mcp.skill import McpSkill
@@ -60,7 +60,6 @@ async def open_skill(root: Path) -> AsyncIterator[OpenSkill]:
             workspace=Workspace(root, protected), host_env=host_env, dynamic=dynamic, pick=pick, omit=omit
         )
         opened.append(skill)
-        await skill.start()
         return skill
 
     yield start

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from perstack.activities.skills.base.dynamic import DynamicContext
-from perstack.activities.skills.base.server import BaseSkill
+from perstack.activities.skills.base.skill import BaseSkill
 from perstack.core.expert import Expert, McpStdioSkill, ModelChoice, Skill
 from perstack.core.failures import DefinitionError
 from perstack.core.messages import TextPart
@@ -101,11 +101,11 @@ async def error(skill: BaseSkill, tool: str, /, **args: Any) -> str:
 
 async def test_dynamic_tools_are_offered_only_where_pick_names_them(open_skill: OpenSkill) -> None:
     without = await open_skill(dynamic=context())
-    assert not {spec.name for spec in await without.tools()} & set(DYNAMIC)
+    assert not {spec.name for spec in without.tools} & set(DYNAMIC)
     some = await open_skill(dynamic=context(), pick=("todo", "addDelegate", "createExpert"), omit=("createExpert",))
-    assert [spec.name for spec in await some.tools()] == ["todo", "addDelegate"]
+    assert [spec.name for spec in some.tools] == ["todo", "addDelegate"]
     every = await open_all(open_skill)
-    specs = await every.tools()
+    specs = every.tools
     assert sorted(spec.name for spec in specs) == sorted(DYNAMIC)
     assert not any(spec.is_repeatable or spec.is_local for spec in specs)
     assert "no tool addDelegate" in await error(without, "addDelegate", expertKey="@lead/b")

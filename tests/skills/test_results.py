@@ -7,7 +7,8 @@ import mcp_types as mcp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from perstack.activities.skills.results import TEXT_LIMIT, clip_text, json_text, parts_from_mcp
+from perstack.activities.skills.mcp.results import parts_from_mcp
+from perstack.activities.skills.results import TEXT_LIMIT, clip_text, json_text
 from perstack.core.messages import FileInlinePart, ImageInlinePart, ResultPart, TextPart
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from perstack.activities.skills.base.dynamic import DynamicContext
-from perstack.activities.skills.base.server import BaseSkill
+from perstack.activities.skills.base.skill import BaseSkill
 
 WAIT_SECONDS = 20
 HOST_ENV = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}

@@ -13,7 +13,6 @@ from perstack.core.effects import CallTools, Generate
 from perstack.core.events import Event, ResumeFromStop, RunBase, StartRun
 from perstack.core.fold import Fold
 from perstack.core.messages import ExpertMessage, Message, ToolMessage
-from perstack.core.skills import SkillStart
 from perstack.core.state import RunState, State
 from perstack.core.tools import Toolset
 from perstack.core.triggers import (
@@ -31,7 +30,6 @@ from perstack.core.turn import Transition
 from perstack.core.usage import NO_USAGE, Usage
 from support.plans import JobPlan, PlannedPlay, jobs, play
 from support.play import PlayedRun
-from support.scenarios import BASE
 
 SEGMENT_ENDS = {"stopRunByDelegate", "stopRunByInteractiveTool"}
 RUN_ENDS = {
@@ -250,7 +248,6 @@ def new_session(run: PlayedRun) -> RunSession:
         start=start,
         provider=nothing,
         skills=skills,
-        base_start=SkillStart(name=BASE),
         redactor=Redactor(()),
         toolset=toolset,
     )

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, cast
 
-import mcp_types as mcp
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
@@ -38,16 +37,16 @@ class BaseTool:
             schema["required"] = required
         return {**schema, "additionalProperties": False}
 
-    def as_mcp(self) -> mcp.Tool:
-        """This tool for the MCP listing."""
-        return mcp.Tool(
+    @property
+    def spec(self) -> ToolSpec:
+        """This tool as run state."""
+        return ToolSpec(
             name=self.name,
+            skill_name=BASE_SKILL,
             description=self.description,
             input_schema=self.input_schema,
-            annotations=mcp.ToolAnnotations(
-                read_only_hint=self.is_read_only,
-                idempotent_hint=self.is_read_only or self.is_idempotent,
-            ),
+            is_repeatable=self.is_read_only or self.is_idempotent,
+            is_local=self.is_local,
         )
 
 
@@ -235,19 +234,6 @@ def offered(pick: Iterable[str], omit: Iterable[str], *, with_dynamic: bool) -> 
         if tool.name not in omitted
         and (tool.name in picked if picked else not tool.is_dynamic)
         and (with_dynamic or not tool.is_dynamic)
-    )
-
-
-def spec_of(listed: mcp.Tool) -> ToolSpec:
-    """A listed tool of the base skill as run state."""
-    hints = listed.annotations
-    return ToolSpec(
-        name=listed.name,
-        skill_name=BASE_SKILL,
-        description=listed.description,
-        input_schema=listed.input_schema,
-        is_repeatable=bool(hints and (hints.read_only_hint or hints.idempotent_hint)),
-        is_local=TOOLS[listed.name].is_local,
     )
 
 

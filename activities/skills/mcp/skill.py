@@ -19,13 +19,14 @@ from ....core.expert import McpSseSkill, McpStdioSkill
 from ....core.failures import PerstackError, SkillError
 from ....core.skills import SkillStart
 from ....core.tools import ToolOutcome, ToolSpec, text_outcome
-from ..connection import Connection
 from ..endpoints import EndpointPolicy
 from ..environment import skill_environment
-from ..results import clip_text, parts_from_mcp
+from ..results import clip_text
 from .catalog import Listing, list_tools, listing_of
+from .connection import Connection
 from .process import ServerProcess
 from .remote import RemoteServer
+from .results import parts_from_mcp
 from .stderr import StderrLog
 
 logger = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""The base skill as the session uses it: through a real MCP client, with readable answers to every call."""
+"""The base skill as the session uses it, with readable answers to every call."""
 
 import asyncio
 import base64
@@ -12,7 +12,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from perstack.activities.skills.base import todo
 from perstack.activities.skills.base.catalog import TOOLS
-from perstack.activities.skills.base.server import BaseOutcome, BaseSkill
+from perstack.activities.skills.base.skill import BaseOutcome, BaseSkill
 from perstack.activities.skills.base.workspace import Workspace
 from perstack.activities.skills.results import TEXT_LIMIT
 from perstack.core.messages import FileInlinePart, ImageInlinePart, TextPart
@@ -59,25 +59,19 @@ async def error(skill: BaseSkill, name: str, **args: Any) -> str:
     return payload(outcome)["error"]
 
 
-async def test_starting_reports_server_and_timings(root: Path) -> None:
+async def test_it_is_there_at_once_and_says_who_it_is(root: Path) -> None:
     skill = BaseSkill(workspace=Workspace(root), host_env=HOST_ENV, dynamic=None)
-    start = await skill.start()
-    assert (start.name, start.server_name, start.spawn_ms, start.command) == (
-        "@perstack/base",
-        "@perstack/base",
-        0,
-        None,
-    )
+    start = skill.start
+    assert (start.name, start.server_name, start.command) == ("@perstack/base", "@perstack/base", None)
     assert start.server_version
-    assert start.handshake_ms
-    assert start.discovery_ms
+    assert (start.spawn_ms, start.handshake_ms, start.discovery_ms) == (0, 0, 0)
     await skill.close()
     await skill.close()
 
 
 async def test_the_tools_and_how_they_may_be_run(open_skill: OpenSkill) -> None:
     skill = await open_skill()
-    specs = await skill.tools()
+    specs = skill.tools
     assert [spec.name for spec in specs] == STATIC
     assert {spec.skill_name for spec in specs} == {"@perstack/base"}
     assert {spec.kind for spec in specs} == {"mcp"}
@@ -89,7 +83,7 @@ async def test_the_tools_and_how_they_may_be_run(open_skill: OpenSkill) -> None:
 
 async def test_schemas_are_valid_closed_and_in_camel_case(open_skill: OpenSkill) -> None:
     skill = await open_skill()
-    specs = {spec.name: spec for spec in await skill.tools()}
+    specs = {spec.name: spec for spec in skill.tools}
     for spec in specs.values():
         Draft202012Validator.check_schema(spec.input_schema)
         assert spec.input_schema["type"] == "object"
@@ -116,7 +110,7 @@ async def test_omit_goes_before_pick(
     open_skill: OpenSkill, pick: tuple[str, ...], omit: tuple[str, ...], names: list[str]
 ) -> None:
     skill = await open_skill(pick=pick, omit=omit)
-    assert [spec.name for spec in await skill.tools()] == names
+    assert [spec.name for spec in skill.tools] == names
 
 
 async def test_a_tool_that_is_not_offered_is_not_there(open_skill: OpenSkill, root: Path) -> None:
@@ -303,9 +297,7 @@ async def test_calls_run_side_by_side(open_skill: OpenSkill, root: Path, signal:
     await asyncio.wait({waiting})
 
 
-async def test_a_cancelled_call_ends_its_command_and_the_connection_stays(
-    open_skill: OpenSkill, signal: Signal
-) -> None:
+async def test_a_cancelled_call_ends_its_command_and_the_skill_stays(open_skill: OpenSkill, signal: Signal) -> None:
     skill = await open_skill()
     code = f"import os, time; open({str(signal.path)!r}, 'w').write(str(os.getpid())); time.sleep(1000)"
     running = asyncio.create_task(skill.call("exec", command(sys.executable, "-c", code), todos=()))
@@ -331,10 +323,9 @@ async def test_closing_ends_running_commands_and_later_calls_are_errors(open_ski
     assert "failed" in await error(skill, "readTextFile", path="x")
 
 
-async def test_a_skill_may_be_started_in_one_task_and_closed_in_another(root: Path) -> None:
+async def test_a_skill_may_be_called_in_one_task_and_closed_in_another(root: Path) -> None:
     skill = BaseSkill(workspace=Workspace(root), host_env=HOST_ENV, dynamic=None)
     async with bounded():
-        await asyncio.create_task(skill.start())
         await asyncio.create_task(ok(skill, "attemptCompletion"))
         await asyncio.create_task(skill.close())
 
