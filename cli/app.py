@@ -216,6 +216,7 @@ def start(
     continue_job: ContinuedJob = None,
     resume_from: ResumeFrom = None,
     branch: Branch = False,
+    quiet: Quiet = False,
 ) -> None:
     """Work with experts on screen: choose, ask, watch, answer, go on.
 

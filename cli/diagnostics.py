@@ -71,7 +71,7 @@ _has_loggers = False
 
 
 def be_quiet() -> None:
-    """From now on only errors are told (`--quiet`)."""
+    """From now on only errors are told on stderr (`--quiet`); a screen goes on saying what it says."""
     global _is_quiet
     _is_quiet = True
 
@@ -103,14 +103,18 @@ def _line(text: str, lead: str = "") -> None:
 
 def say(text: str) -> None:
     """One line of talk."""
-    if not _is_quiet:
+    if _is_heard():
         _line(text, "perstack: ")
 
 
 def show(lines: Iterable[str]) -> None:
     """Lines as they are."""
-    for line in () if _is_quiet else lines:
+    for line in lines if _is_heard() else ():
         _line(line)
+
+
+def _is_heard() -> bool:
+    return bool(_listeners) or not _is_quiet
 
 
 def warn(text: str) -> None:

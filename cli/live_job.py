@@ -30,6 +30,8 @@ from .workers import NO_WORKER, Beginning, attended, begun, job_queue
 
 GUARD_SECONDS = 1.0
 """Between two looks whether somebody still works on a job that is watched."""
+STANDING_SECONDS = 2.0
+"""The same, whether somebody has gone on with a job that had ended."""
 CANCEL_SECONDS = 10.0
 """How long a job that is left while it is being cancelled may take to end."""
 
@@ -65,6 +67,8 @@ class LiveJob:
         self._executions: list[Execution] = []
         """Those that are followed, the newest last."""
         self._newest: Execution | None = None
+        self._ended: Execution | None = None
+        """The server's newest, when it was asked after the end last."""
         self._follower: JobFollower | None = None
         self._stop: Stop | None = None
         """How the job stands still, unless it is at work."""
@@ -220,7 +224,8 @@ class LiveJob:
             return tell_stop(self._connection, self._newest, self._follower, is_ours=self._was_ours)
         announce(self._connection, self._newest)
         if self.is_detached:
-            say(f"job {self.job_id} goes on in the background; follow it with: perstack resume {self.job_id}")
+            say(f"job {self.job_id} goes on in the background; its log is {self._connection.data.job_log(self.job_id)}")
+            say(f"follow it with: perstack resume {self.job_id}")
             return ExitCode.COMPLETED
         tell_left(self.job_id, is_ours=self._was_ours)
         if self._failure is not None:
@@ -267,27 +272,44 @@ class LiveJob:
         self._deltas.use(work.feed)
 
     async def _guard(self) -> None:
-        """Take over from a process that is gone while we only watched it; a pool sees to that itself."""
-        lock = self._connection.data.job_lock(self.job_id)
+        """See to a job that we only watch: take over from a process that is gone, hear of what others begin."""
+        may_work = True
         while True:
-            await asyncio.sleep(GUARD_SECONDS)
-            if self._newest is None or self._hold is not None or self._stop is not None or not is_free(lock):
+            await asyncio.sleep(GUARD_SECONDS if self.is_at_work else STANDING_SECONDS)
+            if self._newest is None or self._hold is not None:
                 continue
-            try:
-                async with self._changing():
-                    view = await self._connection.jobs.view(self.job_id)
-                    if view.task_queue != job_queue(self.job_id):
-                        return
-                    if not view.is_open or self._stop is not None:
-                        continue
+            with suppress(ServerError):  # it may be back at the next look
+                if self._has_ended:
+                    async with self._changing():
+                        await self._hear_of_others()
+                elif may_work and self.is_at_work and is_free(self._connection.data.job_lock(self.job_id)):
+                    may_work = await self._take_over()
+
+    async def _hear_of_others(self) -> None:
+        """Follow what somebody else has made of a job that had ended."""
+        with suppress(UsageError):  # it is not known any more
+            view = await self._connection.jobs.view(self.job_id)
+            if view.execution != self._ended:
+                await self._catch_up(view)
+                self._ended = view.execution
+
+    async def _take_over(self) -> bool:
+        """Work on the job, where nobody does any more; false where we cannot, or a pool sees to that itself."""
+        try:
+            async with self._changing():
+                view = await self._connection.jobs.view(self.job_id)
+                if view.task_queue != job_queue(self.job_id):
+                    return False
+                if view.is_open and self.is_at_work:
                     await self._attend(view)
-            except ServerError:
-                continue  # it may be back at the next look
-            except PerstackError as error:
-                say(f"nobody works on job {self.job_id} any more, and it cannot go on here: {error.message}")
-                return
-            if self.is_ours:
-                say(f"the process that worked on job {self.job_id} is gone; this one goes on with it")
+        except ServerError:
+            raise
+        except PerstackError as error:
+            say(f"nobody works on job {self.job_id} any more, and it cannot go on here: {error.message}")
+            return False
+        if self.is_ours:
+            say(f"the process that worked on job {self.job_id} is gone; this one goes on with it")
+        return True
 
     async def _leave(self) -> None:
         if self._hold is not None:

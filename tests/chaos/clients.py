@@ -148,7 +148,7 @@ PATIENT = Team(definition=_patient_definition(), script=patient, root="team", re
 
 async def cancelled(lab: Lab, chance: random.Random) -> Report:
     """`perstack cancel` at a random moment, of a job of a command or of a pool."""
-    lab.use(PATIENT)
+    lab.use(PATIENT, provider="anthropic")  # it tells its usage at the head of an answer
     name = f"cancel-{uuid.uuid4().hex[:8]}"
     moment = Moment.chosen(chance, PATIENT)
     in_pool = chance.random() < 0.5

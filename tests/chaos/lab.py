@@ -22,6 +22,9 @@ from support.planted import MODEL_KEY
 LONGEST_SECONDS = 120.0
 EVENTS = ("startGeneration", "callTools", "resolveToolResults", "continueToNextStep")
 """What a moment may follow, beside model requests: a step comes by each of them."""
+LIGHT_PROVIDER = "fireworks"
+"""Of the drills that are not about the provider. A command dies and starts some three hundred times in them, and of the
+processor's time that a start takes, the SDK of the default provider would be half."""
 MAX_DELAY_MS = 150
 """The longest random delay between the event that a point is chosen by and what happens there."""
 
@@ -86,9 +89,9 @@ class Lab:
         """Where the jobs work."""
         return self.cli.workspace
 
-    def use(self, team: Team, script: Script | None = None) -> None:
-        """Write the team's definition and let the model play its part."""
-        self.cli.write("perstack.toml", team.definition)
+    def use(self, team: Team, script: Script | None = None, *, provider: str = LIGHT_PROVIDER) -> None:
+        """Write the team's definition and let the model of a provider play its part."""
+        self.cli.write("perstack.toml", f'[provider]\nproviderName = "{provider}"\n\n{team.definition}')
         self.model.script = script or team.script
 
     def note(self, request: Request) -> None:
@@ -105,6 +108,8 @@ class Lab:
         own = {
             "ANTHROPIC_API_KEY": f"{MODEL_KEY}-{self._starts}",
             "ANTHROPIC_BASE_URL": self.model.url,
+            "FIREWORKS_API_KEY": f"{MODEL_KEY}-{self._starts}",
+            "FIREWORKS_BASE_URL": f"{self.model.url}/inference/v1",
             # Variables of this prefix are passed on to commands of tools.
             "LC_DRILL": str(self._starts),
             **self.env,

@@ -60,7 +60,7 @@ async def away(lab: Lab, chance: random.Random) -> Report:
     """Away for up to ten requests, of which a run with ten retries survives each."""
     since, length = chance.randint(1, SOLO.requests), chance.randint(1, 10)
     provider = Away(SOLO.script, since, length)
-    lab.use(SOLO, provider)
+    lab.use(SOLO, provider, provider="anthropic")
     job_id = f"away-{uuid.uuid4().hex[:8]}"
     last = await lab.run("run", "solo", "go", "--job-id", job_id, "--max-retries", "10")
     assert provider.failed == length
@@ -74,7 +74,7 @@ async def away(lab: Lab, chance: random.Random) -> Report:
 async def gone(lab: Lab, chance: random.Random) -> Report:
     """Away for good: a run with the usual five retries ends with an error, and says of what."""
     since = chance.randint(1, SOLO.requests)
-    lab.use(SOLO, Away(SOLO.script, since, 1000))
+    lab.use(SOLO, Away(SOLO.script, since, 1000), provider="anthropic")
     job_id = f"gone-{uuid.uuid4().hex[:8]}"
     result = await lab.run("run", "solo", "go", "--job-id", job_id)
     assert result.code == 1, result.stderr
@@ -92,7 +92,7 @@ async def gone(lab: Lab, chance: random.Random) -> Report:
 
 async def real_outage(lab: Lab, chance: random.Random) -> Report:
     """Nobody listens at the provider's address for two minutes."""
-    lab.use(SOLO)
+    lab.use(SOLO, provider="anthropic")
     job_id = f"outage-{uuid.uuid4().hex[:8]}"
     moment = Moment("request", chance.randint(1, SOLO.requests - 2), chance.randint(0, 30))
     async with lab.command("run", "solo", "go", "--job-id", job_id, "--max-retries", "10") as run:
@@ -160,7 +160,7 @@ async def storm(lab: Lab, chance: random.Random) -> Report:
     """A team of ten in a storm of refusals and broken answers."""
     team = TEAM
     provider = Storm(team.script, f"{chance.random()}", Counter(), Counter())
-    lab.use(team, provider)
+    lab.use(team, provider, provider="anthropic")
     job_id = f"storm-{uuid.uuid4().hex[:8]}"
     last = await lab.run("run", team.root, "go", "--job-id", job_id)
     asked = Counter((one.who, one.turn) for one in lab.asked)

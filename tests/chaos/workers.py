@@ -71,7 +71,7 @@ async def one_of_two(lab: Lab, chance: random.Random) -> Report:
         await lab.requests(1)
         alive = {lab.key_of(worker): worker for worker in workers}
         outages: list[tuple[float, float]] = []
-        takeover = None
+        is_working = False
         for number, moment in enumerate(moments, 1):
             is_working = await lab.reach(moment, run)
             holder = lab.asked[-1].by
@@ -81,8 +81,7 @@ async def one_of_two(lab: Lab, chance: random.Random) -> Report:
         last = await lab.finished(run)
         [survivor] = alive
         _, _, repeated = await completed(lab, name, SOLO, outages=outages, last=last)
-        if is_working:
-            takeover = _next_sign(lab, survivor, outages[-1][0])
+        takeover = _next_sign(lab, survivor, outages[-1][0]) if is_working else None
     return Report(
         f"{'an idle one, then ' if len(moments) > 1 else ''}the one at work killed {', '.join(map(str, moments))}",
         seconds={"taken over after": [takeover]} if takeover is not None else {},

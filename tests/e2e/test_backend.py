@@ -212,6 +212,28 @@ async def test_leaving_a_job_that_works_parks_it_and_the_exit_code_says_so(
 
 
 @pytest.mark.requirement("interface.start")
+async def test_who_watches_a_job_that_has_ended_sees_what_others_make_of_it(
+    backend: LiveBackend, model: ModelServer
+) -> None:
+    model.script = one_call
+    async with (
+        watched(await backend.start("solo", "first")) as job,
+        watched(await backend.open(job.handle.job_id)) as other,
+    ):
+        await job.stopped()
+        await other.stopped()
+        await other.handle.go_on("second")
+        assert (await other.stopped(2)).kind == "completed"
+        assert (await job.stopped(2)).kind == "completed"
+        assert [root.query for root in job.view.roots] == ["first", "second"]
+        assert len(set(ids(job.events))) == len(ids(job.events))
+        # And the other way round, though the one who asks now has only watched the last time.
+        await job.handle.go_on("third")
+        assert (await other.stopped(3)).kind == "completed"
+        assert not job.handle.is_ours
+
+
+@pytest.mark.requirement("interface.start")
 async def test_a_job_of_another_process_is_followed_and_can_be_answered_there(
     cli: Cli, connection: Connection, backend: LiveBackend, model: ModelServer, model_env: dict[str, str]
 ) -> None:

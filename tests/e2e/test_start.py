@@ -352,6 +352,16 @@ async def test_the_screen_follows_the_size_of_the_terminal_while_a_job_works(sta
         assert await tmux.left() == 0
 
 
+@pytest.mark.requirement("interface.start")
+async def test_a_quiet_start_says_nothing_once_the_screens_are_gone(start: Start, model: ModelServer) -> None:
+    model.release("end")
+    async with start("solo", "go", "--quiet") as tmux:
+        await tmux.until("Completed · ")
+        await tmux.press("C-c")
+        assert await tmux.left() == 0
+        assert "perstack" not in await tmux.said()
+
+
 @pytest.mark.requirement("interface.tui")
 async def test_no_color_is_obeyed_and_nothing_is_lost_by_it(start: Start, model: ModelServer) -> None:
     coloured = re.compile(r"\x1b\[[0-9;]*(?:3[0-7]|4[0-7]|9[0-7]|10[0-7]|[34]8;[25])[0-9;]*m")

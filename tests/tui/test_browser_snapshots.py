@@ -166,6 +166,8 @@ def test_a_checkpoint_that_waits(snap_compare: Snap) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES[:2])
-def test_going_on_from_a_checkpoint(size: tuple[int, int], snap_compare: Snap) -> None:
-    keys = ("enter", "f", "tab", *"The slow tests, too.")
-    assert snap_compare(deepest(), terminal_size=size, run_before=pressing(*keys))
+@pytest.mark.parametrize("story", ["chain", "deepest"])
+def test_going_on_from_a_checkpoint(story: str, size: tuple[int, int], snap_compare: Snap) -> None:
+    """Of a job that has ended, in it; of one that is open, as a new one."""
+    keys = ("enter", "f", *"The slow tests, too.")
+    assert snap_compare(deepest(story_events(story)), terminal_size=size, run_before=pressing(*keys))

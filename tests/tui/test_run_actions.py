@@ -148,14 +148,17 @@ async def test_a_refused_follow_up_says_why_and_keeps_its_text() -> None:
 @pytest.mark.requirement("interface.tui")
 async def test_a_job_that_failed_says_why_and_is_resumed_with_a_key() -> None:
     job = failed()
+    job.refusals["resume"] = UsageError("It cannot go on.", hint="Start a new job.")
     async with watched(job, size=LARGE) as watch:
         await watch.until_shown("✗ Failed · The provider is overloaded.", "^r:Resume")
         await watch.press("ctrl+r")
         await watch.until(lambda: job.calls == ["resume"])
-        job.refusals["resume"] = UsageError("It cannot go on.", hint="Start a new job.")
-        await watch.press("escape", "r")
         await watch.until_shown("It cannot go on.", "Start a new job.")
         await watch.until_shown("✗ Failed")
+        del job.refusals["resume"]
+        await watch.press("escape", "r")
+        await watch.until(lambda: job.calls == ["resume", "resume"])
+        await watch.until_gone("Resume")
 
 
 async def test_a_completed_job_is_not_resumed() -> None:
@@ -301,6 +304,46 @@ async def test_a_second_interrupt_does_not_wait_for_a_job_that_will_not_close() 
         await watch.until(lambda: job.calls == ["close"])
         await watch.press("ctrl+c")
         assert await watch.until_left() == 130
+
+
+async def test_a_job_that_has_said_its_last_word_is_waited_for_and_not_asked_about() -> None:
+    job = ScriptedJob([*game(), Hold("archived"), Stop("completed")])
+    async with watched(job) as watch:
+        await watch.until_shown("Completed · ")
+        await watch.press("ctrl+c")
+        await watch.until(lambda: any(worker.group == "leave" for worker in watch.app.workers))
+        assert "The job still works" not in watch.picture
+        await job.release("archived")
+        assert await watch.until_left() == 0
+        assert job.calls == ["close"]
+
+
+async def test_a_job_that_does_not_come_to_its_end_is_asked_about_after_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perstack.cli.tui.screens.run.SETTLING_SECONDS", 0.2)
+    job = ScriptedJob([*game(), Hold("never")])
+    async with watched(job) as watch:
+        await watch.until_shown("Completed · ")
+        await watch.press("ctrl+c")
+        await watch.until_asked("The job still works")
+        await watch.press("p")
+        assert await watch.until_left() == 130
+
+
+async def test_leaving_while_a_query_is_on_its_way_asks_when_the_job_has_begun() -> None:
+    job = ScriptedJob(DONE, slow={"go_on": "begun"})
+    async with watched(job) as watch:
+        await watch.until_shown("A follow-up query")
+        await watch.write("More")
+        await watch.press("enter")
+        await watch.until(lambda: job.calls == ["go_on"])
+        await watch.press("ctrl+c")
+        await watch.until_shown("The job is being started")
+        assert "The job still works" not in watch.picture
+        await job.release("begun")
+        await watch.until_asked("The job still works")
+        await watch.press("p")
+        assert await watch.until_left() == 130
+        assert job.calls == ["go_on", "close"]
 
 
 async def test_an_interrupt_copies_what_is_selected_instead_of_leaving() -> None:

@@ -285,13 +285,17 @@ async def test_a_person_goes_on_from_a_checkpoint(keys: tuple[str, ...], query: 
         assert backend.asked[-1] == Asked("fork", ("deepest", checkpoint_id, query, is_branch))
 
 
-async def test_from_an_open_job_a_new_one_is_offered_first() -> None:
-    app, _ = opened(list(story_events("parked")))
+async def test_from_an_open_job_only_a_new_one_is_offered() -> None:
+    app, backend = opened(list(story_events("parked")))
     async with app.run_test(size=(80, 24)) as pilot:
         await steps(pilot)
         await pilot.press("f")
         await settled(pilot, lambda: isinstance(app.screen, ForkScreen))
-        assert said(app, "#where") == "( ) in this job   (•) as a new job"
+        assert said(app, "#where") == "as a new job: this one is still open"
+        await pilot.press("tab", "enter")
+        await settled(pilot, lambda: isinstance(app.screen, RunScreen))
+        *_, is_branch = backend.asked[-1].arguments
+        assert is_branch is True
 
 
 @pytest.mark.parametrize("looked_at", [steps, checkpoint])
@@ -315,7 +319,7 @@ async def test_a_fork_that_is_refused_says_why_and_keeps_the_query() -> None:
     backend.refusals["fork"] = REFUSED
     async with app.run_test(size=(40, 20)) as pilot:
         await steps(pilot)
-        await pilot.press("f", "tab", *"go", "enter")
+        await pilot.press("f", *"go", "enter")
         await settled(pilot, lambda: said(app, "#notice") == problem_text(REFUSED))
         assert isinstance(app.screen, ForkScreen)
         await pilot.press("escape")

@@ -69,7 +69,7 @@ class CheckpointScreen(ListPage):
 
     def action_fork(self) -> None:
         job_id = self._reading.handle.job_id
-        self.app.push_screen(ForkScreen(job_id, self._step.checkpoint, is_branch=self._reading.is_open))
+        self.app.push_screen(ForkScreen(job_id, self._step.checkpoint, is_open=self._reading.is_open))
 
     def action_copy(self) -> None:
         self.app.copy_to_clipboard(self._step.checkpoint.id)

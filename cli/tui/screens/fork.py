@@ -30,9 +30,11 @@ class ForkScreen(AskingScreen):
     ]
     PLACEHOLDER = "New query; empty: go on without one"
 
-    def __init__(self, job_id: str, checkpoint: Checkpoint, *, is_branch: bool) -> None:
+    def __init__(self, job_id: str, checkpoint: Checkpoint, *, is_open: bool) -> None:
         super().__init__()
-        self._job_id, self._checkpoint, self._is_branch = job_id, checkpoint, is_branch
+        self._job_id, self._checkpoint = job_id, checkpoint
+        self._is_branch = self._is_open = is_open
+        """A job that is still open cannot go on from elsewhere; only a new one can."""
 
     def on_mount(self) -> None:
         self._draw()
@@ -54,6 +56,9 @@ class ForkScreen(AskingScreen):
     async def start(self, text: str) -> JobHandle:
         return await self.backend.fork(self._job_id, self._checkpoint.id, text or None, is_branch=self._is_branch)
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return not self._is_open if action == "other" else super().check_action(action, parameters)
+
     def action_other(self) -> None:
         self._is_branch = not self._is_branch
         self._draw()
@@ -64,5 +69,6 @@ class ForkScreen(AskingScreen):
             for at, text in enumerate(_WHERE)
         ]
         where = self.query_one("#where", Static)
-        where.update(Content("   ").join(words))
+        only = Content(f"{_WHERE[True]}: this one is still open")
+        where.update(only if self._is_open else Content("   ").join(words))
         where.display = True

@@ -1,5 +1,8 @@
 """One job at work, and what a person does with it."""
 
+import asyncio
+from collections.abc import Awaitable
+from contextlib import suppress
 from typing import ClassVar
 
 from textual import events, work
@@ -17,6 +20,9 @@ from ..widgets.prompt import Prompt
 from ..widgets.questions import QuestionsPane
 from .leaving import cancelling, detaching, exit_code, going_back, leaving
 from .watch import WatchScreen
+
+SETTLING_SECONDS = 3.0
+"""How long somebody who leaves waits for a job that has said its last word to be over."""
 
 
 class RunScreen(WatchScreen):
@@ -43,6 +49,8 @@ class RunScreen(WatchScreen):
         super().__init__(handle)
         self._ahead = TypedAhead()
         self._is_leaving = False
+        self._beginning = asyncio.Lock()
+        """Held while the job is asked to go on."""
 
     @property
     def _is_open(self) -> bool:
@@ -133,7 +141,7 @@ class RunScreen(WatchScreen):
         self._ahead.expect()
         self.query_one(LogScroll).focus()
         try:
-            await self.handle.go_on(event.text)
+            await self._begun(self.handle.go_on(event.text))
         except PerstackError as refusal:
             follow_up.refuse(_sentence(refusal))
             follow_up.prompt.focus()
@@ -144,11 +152,20 @@ class RunScreen(WatchScreen):
     @work(group="resume", exclusive=True)
     async def action_resume(self) -> None:
         try:
-            await self.handle.resume()
+            await self._begun(self.handle.resume())
         except PerstackError as refusal:
             self.app.tell(refusal)
         else:
             self.query_one(LogScroll).focus()
+
+    async def _begun(self, beginning: Awaitable[None]) -> None:
+        """Wait until the job goes on; it works from then on, before its events say so."""
+        before = self.stop
+        async with self._beginning:
+            await beginning
+        if self.stop is before:
+            self.stop = None
+            self._has_changed = True
 
     @work(group="leave", exclusive=True)
     async def action_cancel(self) -> None:
@@ -184,9 +201,21 @@ class RunScreen(WatchScreen):
     @work(group="leave", exclusive=True)
     async def _leave(self, *, is_back: bool) -> None:
         how: str | None = "park"
+        await self._settled()
         if self.stop is None and self.handle.is_ours:
             how = await self.app.push_screen_wait(going_back() if is_back else leaving(self.handle.job_id))
         await self._leave_by(how, is_back=is_back)
+
+    async def _settled(self) -> None:
+        """Wait, not long, while the job is between work and rest: nobody could say what leaving does to it."""
+        if self._beginning.locked():
+            self.app.say("The job is being started; one moment.")
+            async with self._beginning:
+                return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SETTLING_SECONDS):
+                while self.handle.is_ours and self.stop is None and self._stands_still:
+                    await self.news.wait()
 
     async def _leave_by(self, how: str | None, *, is_back: bool) -> None:
         self._is_leaving = True

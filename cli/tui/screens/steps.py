@@ -75,7 +75,7 @@ class StepsScreen(ListPage):
     def action_fork(self) -> None:
         if (view := self._view) is not None:
             job_id = self._reading.handle.job_id
-            self.app.push_screen(ForkScreen(job_id, view.checkpoint, is_branch=self._reading.is_open))
+            self.app.push_screen(ForkScreen(job_id, view.checkpoint, is_open=self._reading.is_open))
 
     def action_copy(self) -> None:
         if (view := self._view) is not None:

@@ -53,6 +53,8 @@ class WatchScreen(Page[None]):
         self.shown: RunView | None = None
         """The run that the log is filtered by."""
         self._problem: PerstackError | None = None
+        self.news = asyncio.Event()
+        """Set for a moment when something happens."""
         self._has_changed = True
         self._is_drawing = False
         self._second = -1
@@ -106,6 +108,8 @@ class WatchScreen(Page[None]):
                     self.stop = None
                 self.view.feed(item)
         self._has_changed = True
+        self.news.set()
+        self.news.clear()
 
     # What is shown
 
