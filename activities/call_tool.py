@@ -1,5 +1,6 @@
 """`call_tool`: one tool call of the last message, on the session that holds its arguments."""
 
+import asyncio
 import time
 
 from temporalio import activity
@@ -78,6 +79,9 @@ class ToolCaller:
         session.in_use += 1
         try:
             outcome = session.redactor.outcome(await self._run(session, spec, call, step=request.step))
+        except asyncio.CancelledError:
+            self._sessions.stir()
+            raise
         finally:
             session.in_use -= 1
             session.used_at = time.monotonic()

@@ -192,6 +192,7 @@ class Generator:
         except asyncio.CancelledError:
             if activity.is_worker_shutdown():
                 raise
+            self._sessions.stir()
             return Generation(finish_reason="cancelled", usage=live.usage)
         except PerstackError as error:
             raise self._failed(error, live) from error

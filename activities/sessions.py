@@ -57,6 +57,8 @@ lost with it, and its history brings it back in milliseconds."""
 IDLE_SKILL_SECONDS = 300.0
 """How long a skill's process may wait for its next call before it is ended; the call starts it again."""
 TIDY_SECONDS = 5.0
+CLOSING_SECONDS = 1.0
+"""From the cancellation of a call to the look whether its run, and those above it, have ended."""
 ASK_TIMEOUT = timedelta(seconds=5)
 
 
@@ -241,6 +243,7 @@ class Sessions:
         self.let_go: Callable[[str], None] = lambda temporal_run_id: None
         """Told of an execution whose session was closed because nobody used it."""
         self._has_let_go = False
+        self._stirred = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -298,12 +301,21 @@ class Sessions:
     async def keep_tidy(self) -> None:
         """End what nobody uses, until cancelled: whole sessions, and processes of skills."""
         while True:
-            await asyncio.sleep(TIDY_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(TIDY_SECONDS):
+                    await self._stirred.wait()
+            if self._stirred.is_set():
+                self._stirred.clear()
+                await asyncio.sleep(CLOSING_SECONDS)
             await self._give_back()
             await self._evict_idle()
             await asyncio.gather(*(self._drop_if_ended(key) for key in tuple(self._sessions)))
             left = tuple(self._sessions.values())
             await asyncio.gather(*(session.skills.close_idle(IDLE_SKILL_SECONDS) for session in left))
+
+    def stir(self) -> None:
+        """A call was cancelled: runs may have ended whose programs are still there, so be tidy soon."""
+        self._stirred.set()
 
     async def _drop_if_ended(self, key: RunKey) -> None:
         """A run that was cancelled, or reached its limit, tells its worker nothing: ask, where programs are running."""

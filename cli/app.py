@@ -380,6 +380,7 @@ def log(
     json: Annotated[bool, typer.Option("--json", help="The job and its events as one JSON object.")] = False,
     pretty: Annotated[bool, typer.Option("--pretty", help="The same, indented.")] = False,
     cassette: Annotated[bool, typer.Option("--cassette", help="The model's answers, for `run --replay`.")] = False,
+    export: Annotated[bool, typer.Option("--export", help="All of it, as `perstack export` writes it.")] = False,
     address: Address = None,
     quiet: Quiet = False,
 ) -> None:
@@ -417,6 +418,7 @@ def log(
             is_json=json or pretty,
             is_pretty=pretty,
             is_cassette=cassette,
+            is_export=export,
             address=address,
         )
     )
@@ -507,6 +509,12 @@ def doctor(
 def worker(
     task_queue: Annotated[str, typer.Option(help="The queue to serve.")],
     address: Address = None,
+    provider: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Provider whose SDK is loaded at the start, repeatable; default anthropic. Any may be called."
+        ),
+    ] = None,
     grace: Annotated[int, typer.Option(help="Seconds that calls in flight may go on when the worker leaves.")] = 330,
     deployment: Annotated[
         str | None, typer.Option(help="Worker deployment this worker belongs to; runs stay with their version.")
@@ -521,6 +529,7 @@ def worker(
 
     \b
     perstack worker --task-queue team --address temporal.internal:7233
+    perstack worker --task-queue team --provider openai
     perstack worker --task-queue team --deployment perstack --build-id 1.4.0 --current
     """
     from .commands.worker import worker as worker_command
@@ -528,6 +537,7 @@ def worker(
     worker_command(
         task_queue,
         address=address,
+        providers=tuple(provider or ()),
         grace_seconds=grace,
         deployment=deployment,
         build_id=build_id,

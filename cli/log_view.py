@@ -38,6 +38,7 @@ class LogOptions:
     is_json: bool = False
     is_pretty: bool = False
     is_cassette: bool = False
+    is_export: bool = False
     is_verbose: bool = False
     is_summary: bool = False
     has_messages: bool = False

@@ -1,4 +1,4 @@
-"""`perstack log`: a job from its history alone, as text, JSON or cassette."""
+"""`perstack log`: a job from its history alone, as text, JSON, cassette or export."""
 
 import shutil
 import sys
@@ -13,6 +13,7 @@ from ..log_view import NOTHING, LogOptions, LogView, Source, wants_screens
 from ..output import write_bytes, write_line
 from ..signs import fitting
 from ..travel import read_export, say_lost
+from .export import write_job
 
 if TYPE_CHECKING:
     from ...client.histories import Histories
@@ -34,6 +35,9 @@ def log(options: LogOptions) -> NoReturn:
             return await follow_log(options)
         if options.file is not None:
             job = read_export(options.file)
+            if options.is_export:
+                write_bytes(job.to_bytes())
+                return ExitCode.COMPLETED
             await _show(options, job.histories(), job.newest, Source())
             return ExitCode.COMPLETED
         from ..connection import connected
@@ -43,6 +47,9 @@ def log(options: LogOptions) -> NoReturn:
             job_id = options.job_id if options.job_id is not None else await jobs.latest()
             if job_id is None:
                 write_line(NOTHING)
+                return ExitCode.COMPLETED
+            if options.is_export:
+                await write_job(connection, job_id, output=None)
                 return ExitCode.COMPLETED
             source = Source(connection.storage.location, is_latest=options.job_id is None)
             await _show(options, jobs.histories, (await jobs.view(job_id)).execution, source)
@@ -88,16 +95,20 @@ def _require_sense(options: LogOptions) -> None:
         raise UsageError("--job and --file both name a job.", hint="Give one of them.")
     if options.has_messages and options.checkpoint_id is None:
         raise UsageError("--messages requires --checkpoint")
+    wholes = [name for name, is_given in _wholes(options) if is_given]
     page = {"--take": options.take, "--offset": options.offset, "--context": options.context}
     given = [option for option, text in page.items() if text is not None]
-    if options.is_cassette:
+    if wholes:
         conditions = (options.run_id, options.checkpoint_id, options.step, options.type, options.expression)
         if given or any(conditions) or options.is_errors or options.is_tools or options.is_delegations:
-            raise UsageError("--cassette records a whole job: it cannot be combined with a selection of events.")
-        if options.is_json:
-            raise UsageError("--cassette is another JSON than --json.", hint="Give one of them.")
-    if options.is_text and (options.is_json or options.is_cassette):
-        raise UsageError("--text is no JSON.", hint="Give --text, --json or --cassette.")
+            raise UsageError(f"{wholes[0]} tells a whole job: it cannot be combined with a selection of events.")
+        if options.is_json or len(wholes) > 1:
+            raise UsageError(
+                f"{wholes[0]} is another JSON than {wholes[1] if len(wholes) > 1 else '--json'}.",
+                hint="Give one of them.",
+            )
+    if options.is_text and (options.is_json or wholes):
+        raise UsageError("--text is no JSON.", hint="Give --text, --json, --cassette or --export.")
     if not options.is_following:
         return
     others = {
@@ -105,8 +116,13 @@ def _require_sense(options: LogOptions) -> None:
         "--checkpoint": options.checkpoint_id is not None,
         "--summary": options.is_summary,
         "--pretty": options.is_pretty,
-        "--cassette": options.is_cassette,
+        **dict(_wholes(options)),
     }
     given += [option for option, is_given in others.items() if is_given]
     if given:
         raise UsageError(f"--follow cannot be combined with {', '.join(given)}.")
+
+
+def _wholes(options: LogOptions) -> tuple[tuple[str, bool], ...]:
+    """The forms that tell all of a job, and which of them are asked for."""
+    return ("--cassette", options.is_cassette), ("--export", options.is_export)

@@ -1,5 +1,6 @@
 """`perstack worker`: one worker of a pool."""
 
+from collections.abc import Sequence
 from typing import NoReturn
 
 from ...core.failures import UsageError
@@ -13,11 +14,15 @@ def worker(
     *,
     address: str | None,
     grace_seconds: int,
+    providers: Sequence[str] = (),
     deployment: str | None = None,
     build_id: str | None = None,
     is_current: bool = False,
 ) -> NoReturn:
-    """Serve `task_queue` until told to leave; calls in flight get `grace_seconds` to end."""
+    """Serve `task_queue` until told to leave; calls in flight get `grace_seconds` to end.
+
+    The SDKs of `providers` are loaded at the start, those of others at the first call that needs them.
+    """
 
     async def command() -> ExitCode:
         _require_both(deployment, build_id, is_current=is_current)
@@ -25,12 +30,13 @@ def worker(
 
         from ...activities.providers.registry import warm_up
         from ...client.deployments import deployment_version, make_current
+        from ...definitions.resolve import parse_provider
         from ...worker import WorkerPlan, working
         from ..connection import connected
 
         version = deployment_version(deployment, build_id) if deployment is not None and build_id is not None else None
-        # The default; another one's SDK is imported at the first call that needs it.
-        warm_up(DEFAULT_PROVIDER)
+        for provider in [parse_provider(name) for name in providers] or [DEFAULT_PROVIDER]:
+            warm_up(provider)
         interruption = Interruption()
         interruption.install()
         grace = timedelta(seconds=grace_seconds)

@@ -14,6 +14,7 @@ from chaos.harness import POINTS_OF_THREE, Drill, Limit, Report
 from chaos.lab import LONGEST_SECONDS, MAX_DELAY_MS, JobLog, Lab, Moment, until
 from chaos.record import Record, read_record
 from chaos.teams import FIVE, NESTED, SOLO, TEAM, Team, effect, who
+from perstack.core.models import DEFAULT_PROVIDER
 from support.cli import Result
 from support.leftovers import processes_of
 from support.model_server import Answer, Call, Request
@@ -120,7 +121,7 @@ FOREVER_MS = 600_000
 BEGUN_SECONDS = 0.3
 """A stream that was asked for so long before has begun to arrive, even here."""
 TIDY_SECONDS = 12.0
-"""A pool's worker looks after its sessions every five seconds."""
+"""A worker of a pool looks after its sessions every five seconds, sooner after a cancellation."""
 
 
 def _patient_definition() -> str:
@@ -148,7 +149,7 @@ PATIENT = Team(definition=_patient_definition(), script=patient, root="team", re
 
 async def cancelled(lab: Lab, chance: random.Random) -> Report:
     """`perstack cancel` at a random moment, of a job of a command or of a pool."""
-    lab.use(PATIENT, provider="anthropic")  # it tells its usage at the head of an answer
+    lab.use(PATIENT, provider=DEFAULT_PROVIDER)
     name = f"cancel-{uuid.uuid4().hex[:8]}"
     moment = Moment.chosen(chance, PATIENT)
     in_pool = chance.random() < 0.5

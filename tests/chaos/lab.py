@@ -23,8 +23,8 @@ LONGEST_SECONDS = 120.0
 EVENTS = ("startGeneration", "callTools", "resolveToolResults", "continueToNextStep")
 """What a moment may follow, beside model requests: a step comes by each of them."""
 LIGHT_PROVIDER = "fireworks"
-"""Of the drills that are not about the provider. A command dies and starts some three hundred times in them, and of the
-processor's time that a start takes, the SDK of the default provider would be half."""
+"""Of the drills that are not about the provider. A command starts some three hundred times in them, and the SDK of the
+default provider would take half of each start."""
 MAX_DELAY_MS = 150
 """The longest random delay between the event that a point is chosen by and what happens there."""
 
@@ -81,6 +81,7 @@ class Lab:
         self.commands: list[tuple[str, RunningCli]] = []
         self.env: dict[str, str] = {}
         """What every command finds in its environment besides."""
+        self._provider = LIGHT_PROVIDER
         self._starts = 0
         self._news = asyncio.Event()
 
@@ -91,6 +92,7 @@ class Lab:
 
     def use(self, team: Team, script: Script | None = None, *, provider: str = LIGHT_PROVIDER) -> None:
         """Write the team's definition and let the model of a provider play its part."""
+        self._provider = provider
         self.cli.write("perstack.toml", f'[provider]\nproviderName = "{provider}"\n\n{team.definition}')
         self.model.script = script or team.script
 
@@ -135,7 +137,8 @@ class Lab:
     @asynccontextmanager
     async def worker(self, queue: str, *args: str, env: Mapping[str, str] | None = None) -> AsyncGenerator[RunningCli]:
         """A worker that serves `queue`."""
-        async with self.command("worker", "--task-queue", queue, *args, env=env) as running:
+        words = ("worker", "--task-queue", queue, "--provider", self._provider, *args)
+        async with self.command(*words, env=env) as running:
             await running.seen(f"serving {queue}", seconds=LONGEST_SECONDS)
             yield running
 

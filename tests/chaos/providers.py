@@ -13,11 +13,14 @@ from chaos.harness import POINTS_OF_THREE, Drill, Report
 from chaos.lab import JobLog, Lab, Moment
 from chaos.record import Record
 from chaos.teams import SOLO, TEAM, Team, who
+from perstack.core.models import DEFAULT_PROVIDER
 from support.cli import Result, RunningCli
 from support.model_server import Answer, Request, Script
 
 OVERLOADED = Answer(status=529, error_type="overloaded_error", message="down", headers={"retry-after-ms": "30"})
 OUTAGE_SECONDS = 120
+PATIENT_AT_ONCE = 6
+"""Jobs that wait for their next try, most of the time."""
 
 
 def _retries(log: JobLog) -> Counter[str]:
@@ -60,7 +63,7 @@ async def away(lab: Lab, chance: random.Random) -> Report:
     """Away for up to ten requests, of which a run with ten retries survives each."""
     since, length = chance.randint(1, SOLO.requests), chance.randint(1, 10)
     provider = Away(SOLO.script, since, length)
-    lab.use(SOLO, provider, provider="anthropic")
+    lab.use(SOLO, provider, provider=DEFAULT_PROVIDER)
     job_id = f"away-{uuid.uuid4().hex[:8]}"
     last = await lab.run("run", "solo", "go", "--job-id", job_id, "--max-retries", "10")
     assert provider.failed == length
@@ -74,7 +77,7 @@ async def away(lab: Lab, chance: random.Random) -> Report:
 async def gone(lab: Lab, chance: random.Random) -> Report:
     """Away for good: a run with the usual five retries ends with an error, and says of what."""
     since = chance.randint(1, SOLO.requests)
-    lab.use(SOLO, Away(SOLO.script, since, 1000), provider="anthropic")
+    lab.use(SOLO, Away(SOLO.script, since, 1000), provider=DEFAULT_PROVIDER)
     job_id = f"gone-{uuid.uuid4().hex[:8]}"
     result = await lab.run("run", "solo", "go", "--job-id", job_id)
     assert result.code == 1, result.stderr
@@ -92,7 +95,7 @@ async def gone(lab: Lab, chance: random.Random) -> Report:
 
 async def real_outage(lab: Lab, chance: random.Random) -> Report:
     """Nobody listens at the provider's address for two minutes."""
-    lab.use(SOLO, provider="anthropic")
+    lab.use(SOLO, provider=DEFAULT_PROVIDER)
     job_id = f"outage-{uuid.uuid4().hex[:8]}"
     moment = Moment("request", chance.randint(1, SOLO.requests - 2), chance.randint(0, 30))
     async with lab.command("run", "solo", "go", "--job-id", job_id, "--max-retries", "10") as run:
@@ -160,7 +163,7 @@ async def storm(lab: Lab, chance: random.Random) -> Report:
     """A team of ten in a storm of refusals and broken answers."""
     team = TEAM
     provider = Storm(team.script, f"{chance.random()}", Counter(), Counter())
-    lab.use(team, provider, provider="anthropic")
+    lab.use(team, provider, provider=DEFAULT_PROVIDER)
     job_id = f"storm-{uuid.uuid4().hex[:8]}"
     last = await lab.run("run", team.root, "go", "--job-id", job_id)
     asked = Counter((one.who, one.turn) for one in lab.asked)
@@ -247,14 +250,14 @@ DRILLS = (
         "provider away for some requests, ten retries: completes, every attempt is a `retry` event",
         away,
         points=POINTS_OF_THREE,
-        at_once=3,
+        at_once=PATIENT_AT_ONCE,
     ),
     Drill(
         "provider-gone",
         "provider away for good, five retries: a clean `stopRunByError`",
         gone,
         points=POINTS_OF_THREE,
-        at_once=3,
+        at_once=PATIENT_AT_ONCE,
     ),
     Drill(
         "provider-outage",
@@ -269,7 +272,7 @@ DRILLS = (
         "429 storms, streams cut half-way: jobs complete, every attempt is a `retry` event",
         storm,
         points=POINTS_OF_THREE,
-        at_once=3,
+        at_once=PATIENT_AT_ONCE,
     ),
     Drill(
         "clock-jump",

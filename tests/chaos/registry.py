@@ -3,5 +3,6 @@
 from chaos import clients, providers, servers, storage, waiting, workers
 from chaos.harness import Drill
 
-FAMILIES = (workers, servers, storage, clients, providers, waiting)
+FAMILIES = (providers, workers, servers, storage, clients, waiting)
+"""Those first that leave room for what is played beside the others."""
 DRILLS: dict[str, Drill] = {drill.name: drill for family in FAMILIES for drill in family.DRILLS}

@@ -65,5 +65,6 @@ DRILLS = (
         "kill -9 of the Temporal server, it comes back: nothing is lost",
         killed,
         has_own_server=True,
+        at_once=3,
     ),
 )

@@ -251,6 +251,7 @@ DRILLS = (
         points=1,
         has_own_server=True,
         is_long=True,
+        is_idle=True,
     ),
 )
 

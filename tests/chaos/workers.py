@@ -10,12 +10,13 @@ from contextlib import AsyncExitStack, suppress
 
 from chaos.claims import completed, effects_once
 from chaos.harness import Drill, Limit, Report
-from chaos.lab import LONGEST_SECONDS, MAX_DELAY_MS, Lab, Moment
+from chaos.lab import LIGHT_PROVIDER, LONGEST_SECONDS, MAX_DELAY_MS, Lab, Moment
 from chaos.record import read_record
 from chaos.teams import SOLO, TEAM, Team, completion, effect, talk
 from perstack.client.jobs import Jobs
 from perstack.client.locations import DataFolder
 from perstack.core.events import CompleteRun, ResolveToolResults, StopRunByError
+from perstack.core.profiles.providers import PROVIDERS
 from support.cli import Result, RunningCli
 from support.model_server import Answer, Request
 from support.temporal import Bench, bench, solo
@@ -97,7 +98,7 @@ def _next_sign(lab: Lab, survivor: str, since: float) -> float | None:
 
 
 JOBS = 50
-JOB_STEPS = 3
+JOB_STEPS = 2
 
 
 def _a_job_of_many(request: Request) -> Answer:
@@ -152,7 +153,9 @@ async def rolling_restart(lab: Lab, chance: random.Random, *, jobs: int = JOBS) 
 
 async def _to_its_end(data: DataFolder, bed: Bench, queue: str, number: str) -> None:
     """Start a job and see it complete; no call of it was lost or failed."""
-    start = bed.start(solo(), query=number)
+    expert = solo()
+    model = expert.model.replaced(provider=LIGHT_PROVIDER, model=PROVIDERS[LIGHT_PROVIDER].tiers["low"].model)
+    start = bed.start(expert.replaced(model=model), query=number)
     execution = await Jobs(bed.client).start(start, task_queue=queue)
     with suppress(WorkflowFailureError):  # its events say more of why
         await bed.client.get_workflow_handle(execution.workflow_id).result()
@@ -185,13 +188,13 @@ DRILLS = (
         "worker-killed",
         "kill -9 of the only worker, restart: completes, only the call in flight repeated or reported lost",
         only_worker,
-        at_once=3,
+        at_once=4,
     ),
     Drill(
         "delegates-killed",
         "kill -9 amid five parallel delegates, nested ones too: all finished work is kept, all results arrive",
         in_delegates,
-        at_once=3,
+        at_once=4,
     ),
     Drill(
         "pool-worker-killed",

@@ -221,6 +221,8 @@ async def test_a_whole_job_is_exported_read_from_its_file_and_imported_elsewhere
     assert "5 executions" in exported.stderr
     content = (cli.workspace / "job.json").read_text()
     assert (await cli.run("export", job, env=env)).stdout == content
+    assert (await cli.run("log", "--job", job, "--export", env=env)).stdout == content
+    assert (await cli.run("log", "--file", "job.json", "--export", env=env)).stdout == content
     assert json.loads(content)["payloads"]
     nowhere = {"TEMPORAL_ADDRESS": "127.0.0.1:1", "PERSTACK_DATA_DIR": str(tmp_path / "nothing")}
     told = await cli.run("log", "--file", "job.json", "--json", "--take", "0", env=nowhere)

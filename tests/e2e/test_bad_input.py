@@ -275,6 +275,11 @@ async def test_a_pool_without_a_worker_is_said_and_nothing_is_started(
     said(await cli.run("log", "--job", "forthepool"), 2, "There is no job forthepool")
 
 
+async def test_a_worker_for_a_provider_that_is_not_there_is_not_started(cli: Cli) -> None:
+    result = await cli.run("worker", "--task-queue", "pool", "--provider", "opnai")
+    said(result, 2, 'Unknown provider "opnai", did you mean "openai"?', "Providers: anthropic, openai")
+
+
 async def test_a_namespace_that_is_not_there_is_said(
     cli: Cli, model: ModelServer, model_env: dict[str, str], server_data: DataFolder
 ) -> None:

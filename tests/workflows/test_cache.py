@@ -220,6 +220,31 @@ async def test_a_session_with_a_program_running_outlives_a_wait_that_ends_others
         assert len(sessions) == 1
 
 
+async def test_what_a_cancelled_run_had_running_is_gone_soon_without_waiting_for_the_next_round(
+    temporal: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(held_sessions, "TIDY_SECONDS", 600.0)
+    output = {"stdout": True, "stderr": True}
+    forever = Call(name="exec", args={"command": "sleep", "args": ["600"], "env": {}, "cwd": ".", **output})
+
+    def script(request: Request) -> Answer:
+        return Answer(calls=(forever,))
+
+    temporal.model.script = script
+    start = temporal.start(solo())
+    jobs = Jobs(temporal.client)
+    async with asyncio.timeout(60), worker(temporal, start.job_id, cached_runs=100) as sessions:
+        execution = await jobs.start(start, task_queue=start.job_id)
+        handle = temporal.client.get_workflow_handle(execution.workflow_id)
+        async for event in handle.fetch_history_events(wait_new_event=True):
+            scheduled = event.activity_task_scheduled_event_attributes
+            if scheduled.activity_type.name == "call_tool":
+                break
+        await jobs.cancel(await jobs.view(execution.workflow_id))
+        while len(sessions):  # noqa: ASYNC110 nobody is told of it
+            await asyncio.sleep(0.05)
+
+
 async def shown_as_waiting(temporal: Bench, execution: Execution) -> None:
     """Wait until a run has done all it does before its answer: it sets its status last."""
     handle = temporal.client.get_workflow_handle(execution.workflow_id)
