@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..activities.providers.registry import warm_up
 from ..client.connection import rpc_failures
 from ..client.follow import JobFollower
 from ..client.history import Execution
@@ -27,7 +26,7 @@ from .job import new_job, require_job_id
 from .live_job import LiveJob
 from .read_job import ReadJob, stop_of
 from .tui.backend import ExpertChoice, JobChoice
-from .workers import Beginning
+from .workers import Beginning, load_ahead
 
 if TYPE_CHECKING:
     from ..client.exports import ExportedJob
@@ -93,7 +92,7 @@ class LiveBackend:
             prepared = await asyncio.to_thread(prepare, replace(options, resume_from=None, is_branch=False))
         self._use_up()
         if prepared.cassette is None:
-            warm_up(prepared.job.provider)
+            load_ahead(prepared.job.provider, prepared.job.experts.values())
         with rpc_failures(self._connection.info):
             beginning = await new_job(self._connection, prepared)
         return await self._begun(prepared.job_id, beginning, provider=prepared.job.provider)
@@ -101,7 +100,7 @@ class LiveBackend:
     async def go_on(self, prepared: PreparedRun, past: Past) -> LiveJob:
         """What `--continue`, `--continue-job`, `--resume-from` and `--branch` say."""
         self._use_up()
-        warm_up(prepared.job.provider)
+        load_ahead(prepared.job.provider, prepared.job.experts.values())
         with rpc_failures(self._connection.info):
             view = await past_job(self._connection, prepared, past)
             beginning = await continued(self._connection, view, prepared, past)

@@ -8,7 +8,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ..activities.providers.registry import warm_up
 from ..client.connection import forgets_soon, known_search_attributes
 from ..client.jobs import JobView
 from ..client.locks import JobLock
@@ -29,6 +28,7 @@ from .workers import (
     Work,
     attended,
     job_queue,
+    load_ahead,
     require_storage,
     require_worker,
     require_workspace,
@@ -39,7 +39,7 @@ async def continue_job(prepared: PreparedRun, past: Past) -> ExitCode:
     """Do what `run --continue`, `--continue-job`, `--resume-from`, `--branch` and `-i` say."""
     options = prepared.options
     if not options.is_detached:
-        warm_up(prepared.job.provider)
+        load_ahead(prepared.job.provider, prepared.job.experts.values())
     async with watching(options.address, EventWriter(prepared.types)) as watch:
         connection = watch.connection
         view = await past_job(connection, prepared, past)
@@ -169,7 +169,7 @@ async def _next(
             await require_worker(connection.jobs, queue)
             return Beginning(partial(connection.jobs.go_on, start), queue)
         if start.settings.cassette is None:
-            warm_up(start.expert.model.provider)
+            load_ahead(start.expert.model.provider, start.experts.values())
         is_ours = True
         return Beginning(partial(connection.jobs.go_on, start), job_queue(job_id), lock)
     finally:

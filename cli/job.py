@@ -6,7 +6,6 @@ import sys
 import time
 from functools import partial
 
-from ..activities.providers.registry import warm_up
 from ..client.connection import forgets_soon, known_search_attributes
 from ..client.inputs import JobTask, job_input
 from ..client.jobs import JobView
@@ -24,14 +23,14 @@ from .detached import hand_over
 from .diagnostics import ExitCode, say
 from .following import Watch, announce, watching
 from .output import EventWriter, write_line
-from .workers import Beginning, attended, begun, job_queue, require_worker
+from .workers import Beginning, attended, begun, job_queue, load_ahead, require_worker
 
 
 async def run_job(prepared: PreparedRun) -> ExitCode:
     """Start the job, work on it unless a pool does, follow it; or leave it to the background."""
     options = prepared.options
     if prepared.cassette is None and not options.is_detached:
-        warm_up(prepared.job.provider)
+        load_ahead(prepared.job.provider, prepared.job.experts.values())
     async with watching(options.address, EventWriter(prepared.types)) as watch:
         return await carry_out(watch, await new_job(watch.connection, prepared), options)
 

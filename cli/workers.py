@@ -3,17 +3,19 @@
 import asyncio
 import importlib
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..activities.feed import Feed
 from ..activities.providers.registry import warm_up
+from ..activities.skills import mcp
 from ..client.history import Execution
 from ..client.jobs import Jobs, JobView
 from ..client.locks import JobLock
 from ..client.rescue import take_over
+from ..core.expert import Expert, ProviderName, mcp_skills
 from ..core.failures import ServerError, StorageError, UsageError
 from ..core.run import require_known_machine
 from ..settings import seconds_setting
@@ -109,7 +111,7 @@ async def worker_in_place(connection: Connection, view: JobView, *, is_ending: b
         require_known_machine(view.start.settings)
         await require_storage(view, connection)
         if view.start.settings.cassette is None:
-            warm_up(view.start.expert.model.provider)
+            load_ahead(view.start.expert.model.provider, view.start.experts.values())
     await take_over(connection.client, view.execution)
     feed = Feed()
     async with embedded_worker(connection, view.task_queue, feed):
@@ -132,6 +134,13 @@ async def embedded_worker(connection: Connection, queue: str, feed: Feed) -> Asy
         with suppress(TimeoutError, asyncio.CancelledError):
             async with asyncio.timeout(LEAVE_SECONDS):
                 await work.__aexit__(*sys.exc_info())
+
+
+def load_ahead(provider: ProviderName, experts: Iterable[Expert]) -> None:
+    """Start importing what these experts will need beside a worker, while something else is waited for."""
+    warm_up(provider)
+    if any(mcp_skills(expert) for expert in experts):
+        mcp.warm_up()
 
 
 def _load_worker() -> None:

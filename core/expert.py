@@ -135,3 +135,10 @@ def reachable_experts(root: str, experts: dict[str, Expert]) -> dict[str, Expert
         found[key] = expert
         waiting.extend(expert.delegates)
     return found
+
+
+def mcp_skills(expert: Expert) -> tuple[McpStdioSkill | McpSseSkill, ...]:
+    """The skills of an expert that have to be started to be asked."""
+    return tuple(
+        skill for skill in expert.skills if not isinstance(skill, InteractiveSkill) and skill.name != BASE_SKILL
+    )

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...core.expert import BASE_SKILL, Expert, InteractiveSkill, McpSseSkill, McpStdioSkill
+from ...core.expert import BASE_SKILL, Expert, McpSseSkill, McpStdioSkill
 from ...core.failures import PerstackError
 from ...core.skills import SkillStart
 from ...core.tools import ToolSpec, interactive_tools
@@ -54,13 +54,6 @@ class SkillLister:
             return SkillListing(skill=skill, error=error)
         finally:
             await client.close()
-
-
-def mcp_skills(expert: Expert) -> tuple[McpStdioSkill | McpSseSkill, ...]:
-    """The skills of an expert that have to be started to be asked."""
-    return tuple(
-        skill for skill in expert.skills if not isinstance(skill, InteractiveSkill) and skill.name != BASE_SKILL
-    )
 
 
 def known_tools(expert: Expert) -> tuple[tuple[ToolSpec, ...], tuple[ToolSpec, ...]]:

@@ -1,7 +1,6 @@
 """The skill manager: the skills of one run on one worker, and who answers a call."""
 
 import asyncio
-import importlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -11,6 +10,7 @@ from ...core.expert import BASE_SKILL, InteractiveSkill, McpSseSkill, McpStdioSk
 from ...core.failures import PerstackError
 from ...core.skills import SkillStart
 from ...core.tools import AddSkill, ToolOutcome, ToolSpec, text_outcome, with_unique_names
+from . import mcp
 from .base.skill import BaseOutcome, BaseSkill
 from .base.todo import TodoList
 
@@ -147,8 +147,8 @@ class SkillManager:
     async def _skill(self, definition: McpDefinition) -> "McpSkill":
         name = definition.name
         if name not in self._running:
-            # Over half a second of imports, once in a process, and only where there is a skill that needs them.
-            await asyncio.to_thread(importlib.import_module, ".mcp.skill", __package__)
+            # Once in a process, and only where there is a skill that needs it.
+            await asyncio.to_thread(mcp.load)
         if name not in self._running:  # another call may have been faster
             self._running[name] = self._make(definition)
         return self._running[name]

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 from ...activities.redaction import Redactor
 from ...activities.skills.endpoints import EndpointPolicy
-from ...activities.skills.listing import SkillListing, known_tools, mcp_skills
-from ...core.expert import Expert, McpSseSkill, McpStdioSkill
+from ...activities.skills.listing import SkillListing, known_tools
+from ...core.expert import Expert, McpSseSkill, McpStdioSkill, mcp_skills
 from ...core.failures import SkillError, UsageError
 from ...core.skills import SkillStart
 from ..advice import name_advice, pick_advice

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import NoReturn
 
-from ...core.expert import McpSseSkill, McpStdioSkill
+from ...core.expert import McpSseSkill, McpStdioSkill, mcp_skills
 from ...core.failures import PerstackError, UsageError, WorkspaceError
 from ...definitions.hosts import allowed_endpoints
 from ...definitions.load import LoadedConfig, load_config
@@ -51,7 +51,7 @@ def _read(config: str | None, env_paths: tuple[str, ...]) -> tuple[LoadedConfig,
 
 async def _lock(loaded: LoadedConfig, local: LocalExperts) -> list[LockedExpert]:
     # These bring the client library for MCP, a second of imports.
-    from ...activities.skills.listing import SkillListing, known_tools, mcp_skills
+    from ...activities.skills.listing import SkillListing, known_tools
     from ..skills import skill_lister
 
     lister = skill_lister(local)

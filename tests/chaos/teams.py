@@ -56,7 +56,7 @@ def completion(text: str) -> Answer:
 
 def talk(text: str, *calls: Call) -> Answer:
     """An answer that arrives word by word, so that a model call has a middle."""
-    return Answer(text=text, calls=calls, delta_size=6, event_delay_ms=4)
+    return Answer(text=text, calls=calls, delta_size=12, event_delay_ms=4)
 
 
 def worker_steps(name: str, turns: int) -> Callable[[Request], Answer]:
