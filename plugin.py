@@ -15,7 +15,6 @@ from temporalio.worker import Worker, WorkerConfig, WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from .activities.providers.registry import warm_up
-from .activities.skills import mcp
 from .client.connection import forgets_soon, known_search_attributes
 from .client.converters import beside, reads_ours
 from .client.inputs import JobTask, job_input
@@ -159,7 +158,6 @@ class PerstackPlugin(SimplePlugin):
         station = self._station_with(given["activities"])
         station.sessions.let_go = forgetting(worker)
         warm_up(DEFAULT_PROVIDER)
-        mcp.warm_up()
         async with station.open(), station.serving_own_queue(given["graceful_shutdown_timeout"]):
             await super().run_worker(worker, next)
 

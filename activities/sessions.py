@@ -20,7 +20,7 @@ from ..client.storage.base import Storage
 from ..core.cassette import Cassette
 from ..core.conversation import Appendix, Position
 from ..core.deltas import SkillSaid
-from ..core.expert import BASE_SKILL, InteractiveSkill, McpSseSkill, McpStdioSkill, Skill
+from ..core.expert import BASE_SKILL, InteractiveSkill, McpSseSkill, McpStdioSkill, Skill, mcp_skills
 from ..core.failures import Failure, StorageError
 from ..core.run import RUNTIME_LEVEL, RunInput
 from ..core.state import begin
@@ -38,6 +38,7 @@ from .providers.cassette import CassetteProvider
 from .providers.registry import ProviderRegistry
 from .redaction import Redactor, secrets_of_run
 from .session import RunKey, RunSession
+from .skills import mcp
 from .skills.base.dynamic import DynamicContext
 from .skills.base.skill import BaseSkill
 from .skills.base.workspace import Workspace
@@ -80,6 +81,9 @@ class SessionMaker:
     async def make(self, key: RunKey, start: RunInput) -> RunSession:
         """A session without conversation, its base skill started."""
         settings = start.settings
+        if any(mcp_skills(expert) for expert in start.experts.values()):
+            # This run or one below it will need it.
+            mcp.warm_up()
         await self._require_storage(settings.storage_id)
         env_files = read_env(settings.env_paths, {})
         env = read_env(settings.env_paths, self.host_env)

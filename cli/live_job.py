@@ -278,7 +278,7 @@ class LiveJob:
             await asyncio.sleep(GUARD_SECONDS if self.is_at_work else STANDING_SECONDS)
             if self._newest is None or self._hold is not None:
                 continue
-            with suppress(ServerError):  # it may be back at the next look
+            with suppress(PerstackError):  # the server, or the storage, may be back at the next look
                 if self._has_ended:
                     async with self._changing():
                         await self._hear_of_others()
@@ -287,11 +287,10 @@ class LiveJob:
 
     async def _hear_of_others(self) -> None:
         """Follow what somebody else has made of a job that had ended."""
-        with suppress(UsageError):  # it is not known any more
-            view = await self._connection.jobs.view(self.job_id)
-            if view.execution != self._ended:
-                await self._catch_up(view)
-                self._ended = view.execution
+        view = await self._connection.jobs.view(self.job_id)
+        if view.execution != self._ended:
+            await self._catch_up(view)
+            self._ended = view.execution
 
     async def _take_over(self) -> bool:
         """Work on the job, where nobody does any more; false where we cannot, or a pool sees to that itself."""

@@ -29,7 +29,6 @@ def worker(
         from datetime import timedelta
 
         from ...activities.providers.registry import warm_up
-        from ...activities.skills import mcp
         from ...client.deployments import deployment_version, make_current
         from ...definitions.resolve import parse_provider
         from ...worker import WorkerPlan, working
@@ -38,7 +37,6 @@ def worker(
         version = deployment_version(deployment, build_id) if deployment is not None and build_id is not None else None
         for provider in [parse_provider(name) for name in providers] or [DEFAULT_PROVIDER]:
             warm_up(provider)
-        mcp.warm_up()
         interruption = Interruption()
         interruption.install()
         grace = timedelta(seconds=grace_seconds)

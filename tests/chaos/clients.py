@@ -256,27 +256,24 @@ DRILLS = (
         "follower-killed",
         "kill -9 of the command while a pool works: the run is intact, `resume` goes on",
         follower_killed,
-        at_once=3,
     ),
     Drill(
         "same-job-thrice",
         "three commands with one job id at once: one job, each sees it complete",
         duplicates,
         points=POINTS_OF_THREE,
-        at_once=3,
     ),
     Drill(
         "one-workspace",
         "two jobs in one workspace, one command killed: both complete, nothing is mixed up",
         one_workspace,
         points=POINTS_OF_THREE,
-        at_once=3,
     ),
     Drill(
         "cancel",
         "`perstack cancel` amid delegates, model calls and tools: all ended within 1 s, usage counted, no skill left",
         cancelled,
-        at_once=1,
+        alone=1,
         limits={"an activity or run ended after": Limit(1.0)},
     ),
 )

@@ -53,15 +53,16 @@ class Drill:
     short: Callable[[Lab, random.Random], Awaitable[Report]] | None = None
     """Plays a point in less time, where that is another thing."""
     points: int = 20
-    at_once: int = 2
-    """How many points are played at a time."""
+    alone: int = 0
+    """How many points are played at a time where times are measured, so that no other drill may be played beside it; 0
+    where that does not matter."""
     limits: Mapping[str, Limit] = field(default_factory=dict[str, Limit])
     has_own_server: bool = False
     """Whether each point needs a server to itself."""
     is_long: bool = False
     """Left out of the short form."""
     is_idle: bool = False
-    """Mostly waits, so it is played beside the others."""
+    """Mostly waits, so it takes no turn from the others."""
 
 
 class PointFailed(Exception):
@@ -128,7 +129,6 @@ class Outcome:
     """All points of one drill."""
 
     drill: Drill
-    seconds_taken: float = 0.0
     reports: dict[int, Report] = field(default_factory=dict[int, Report])
     failures: dict[int, str] = field(default_factory=dict[int, str])
 
@@ -180,10 +180,11 @@ def _spread(values: list[float]) -> str:
     return f"p50 {percentile(values, 50):.2f} s, p95 {percentile(values, 95):.2f} s, max {values[-1]:.2f} s"
 
 
-async def play_all(ground: Ground, drill: Drill, points: list[int], *, told: Callable[[str], None]) -> Outcome:
-    """Play points of a drill, a few at a time, on one server unless each wants its own."""
+async def play_all(
+    ground: Ground, drill: Drill, points: list[int], *, turn: asyncio.Semaphore, told: Callable[[str], None]
+) -> Outcome:
+    """Play points of a drill, each at its `turn`, on one server unless each wants its own."""
     outcome = Outcome(drill)
-    turn = asyncio.Semaphore(drill.at_once)
     data = DataFolder(ground.folder / f"{drill.name}-data")
 
     async def one(point: int) -> None:
@@ -198,12 +199,10 @@ async def play_all(ground: Ground, drill: Drill, points: list[int], *, told: Cal
                 outcome.reports[point] = report
                 told(f"{drill.name} {point}: {report.where} ({time.monotonic() - begun:.1f} s)")
 
-    begun = time.monotonic()
     try:
         await asyncio.gather(*(one(point) for point in points))
     finally:
         await asyncio.shield(stop_server(data))
-    outcome.seconds_taken = time.monotonic() - begun
     return outcome
 
 

@@ -19,8 +19,6 @@ from support.model_server import Answer, Request, Script
 
 OVERLOADED = Answer(status=529, error_type="overloaded_error", message="down", headers={"retry-after-ms": "30"})
 OUTAGE_SECONDS = 120
-PATIENT_AT_ONCE = 6
-"""Jobs that wait for their next try, most of the time."""
 
 
 def _retries(log: JobLog) -> Counter[str]:
@@ -250,14 +248,14 @@ DRILLS = (
         "provider away for some requests, ten retries: completes, every attempt is a `retry` event",
         away,
         points=POINTS_OF_THREE,
-        at_once=PATIENT_AT_ONCE,
+        is_idle=True,
     ),
     Drill(
         "provider-gone",
         "provider away for good, five retries: a clean `stopRunByError`",
         gone,
         points=POINTS_OF_THREE,
-        at_once=PATIENT_AT_ONCE,
+        is_idle=True,
     ),
     Drill(
         "provider-outage",
@@ -272,13 +270,12 @@ DRILLS = (
         "429 storms, streams cut half-way: jobs complete, every attempt is a `retry` event",
         storm,
         points=POINTS_OF_THREE,
-        at_once=PATIENT_AT_ONCE,
+        is_idle=True,
     ),
     Drill(
         "clock-jump",
         "the clock of the working process jumps by an hour: one job, no corruption",
         clock_jump,
         points=POINTS_OF_THREE,
-        at_once=3,
     ),
 )

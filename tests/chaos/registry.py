@@ -3,6 +3,5 @@
 from chaos import clients, providers, servers, storage, waiting, workers
 from chaos.harness import Drill
 
-FAMILIES = (providers, workers, servers, storage, clients, waiting)
-"""Those first that leave room for what is played beside the others."""
+FAMILIES = (workers, servers, storage, clients, providers, waiting)
 DRILLS: dict[str, Drill] = {drill.name: drill for family in FAMILIES for drill in family.DRILLS}

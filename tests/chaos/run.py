@@ -19,6 +19,11 @@ from chaos.harness import Drill, Ground, Outcome, play_all, table
 from chaos.registry import DRILLS
 from perstack.client.binary import find_binary
 
+BUSY_AT_ONCE = 4
+"""Points at a time of the drills that keep the processors busy: two have always something to do then."""
+IDLE_AT_ONCE = 4
+"""The same of those that mostly wait."""
+
 
 def told(text: str) -> None:
     """Show a line as it comes."""
@@ -40,17 +45,19 @@ async def main(seed: int, drills: list[Drill], points: int | None, point: int | 
     with tempfile.TemporaryDirectory(prefix="perstack-chaos-") as folder:
         ground = Ground(Path(folder), program, seed)
 
-        async def played(drill: Drill) -> Outcome:
+        async def played(drill: Drill, turn: asyncio.Semaphore) -> Outcome:
             numbers = [point] if point is not None else list(range(_points_of(drill, points)))
-            outcome = await play_all(ground, drill, numbers, told=told)
+            outcome = await play_all(ground, drill, numbers, turn=turn, told=told)
             for broken in outcome.broken_limits:
                 told(f"FAILED {drill.name}: {broken}; to see it again: make chaos SEED={seed} DRILL={drill.name}")
-            told(f"{outcome.row()}  ({outcome.seconds_taken:.0f} s)")
+            told(f"{outcome.row()}  ({(time.monotonic() - begun) / 60:.1f} min)")
             return outcome
 
-        beside = [asyncio.create_task(played(drill)) for drill in drills if drill.is_idle]
-        outcomes = [await played(drill) for drill in drills if not drill.is_idle]
-        outcomes.extend(await asyncio.gather(*beside))
+        busy, idle = asyncio.Semaphore(BUSY_AT_ONCE), asyncio.Semaphore(IDLE_AT_ONCE)
+        shared = [played(drill, idle if drill.is_idle else busy) for drill in drills if not drill.alone]
+        outcomes = await asyncio.gather(*shared)
+        outcomes.extend([await played(drill, asyncio.Semaphore(drill.alone)) for drill in drills if drill.alone])
+    outcomes.sort(key=lambda outcome: drills.index(outcome.drill))
     minutes = (time.monotonic() - begun) / 60
     held = all(outcome.holds for outcome in outcomes)
     told(f"\n{table(outcomes)}\n")

@@ -65,6 +65,5 @@ DRILLS = (
         "kill -9 of the Temporal server, it comes back: nothing is lost",
         killed,
         has_own_server=True,
-        at_once=3,
     ),
 )

@@ -343,21 +343,18 @@ DRILLS = (
         "the folder of large payloads is replaced, and comes back: completes, nothing is repeated, all are told",
         folder_away,
         points=POINTS_OF_THREE,
-        at_once=3,
     ),
     Drill(
         "storage-full",
         "the disk of large payloads is full for a while: completes, nothing is repeated, all are told",
         disk_full,
         points=POINTS_OF_THREE,
-        at_once=3,
     ),
     Drill(
         "storage-bucket",
         "nobody listens at the bucket's address for a while: completes, nothing is repeated, all are told",
         bucket_away,
         points=POINTS_OF_THREE,
-        at_once=3,
     ),
     Drill(
         "storage-outage",

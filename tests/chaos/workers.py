@@ -188,19 +188,17 @@ DRILLS = (
         "worker-killed",
         "kill -9 of the only worker, restart: completes, only the call in flight repeated or reported lost",
         only_worker,
-        at_once=4,
     ),
     Drill(
         "delegates-killed",
         "kill -9 amid five parallel delegates, nested ones too: all finished work is kept, all results arrive",
         in_delegates,
-        at_once=4,
     ),
     Drill(
         "pool-worker-killed",
         "kill -9 of one of two workers: goes on elsewhere within 6 s (p95)",
         one_of_two,
-        at_once=3,
+        alone=3,
         limits={"taken over after": Limit(6.0, 95)},
     ),
     Drill(
@@ -209,6 +207,6 @@ DRILLS = (
         rolling_restart,
         short=few_restarts,
         points=7,
-        at_once=1,
+        alone=1,
     ),
 )

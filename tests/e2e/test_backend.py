@@ -230,6 +230,7 @@ async def test_who_watches_a_job_that_has_ended_sees_what_others_make_of_it(
         # And the other way round, though the one who asks now has only watched the last time.
         await job.handle.go_on("third")
         assert (await other.stopped(3)).kind == "completed"
+        assert (await job.stopped(3)).kind == "completed"
         assert not job.handle.is_ours
 
 
@@ -427,9 +428,14 @@ async def test_experts_and_jobs_are_listed(cli: Cli, backend: LiveBackend, model
     model.script = asks_two
     async with watched(await backend.start("solo", "which is listed")) as job:
         await job.stopped()
-        jobs = {one.job_id: one for one in await backend.jobs(20)}
-        assert jobs[job.handle.job_id].status == "waiting"
-        assert jobs[job.handle.job_id].query == "which is listed"
+        async with asyncio.timeout(20):
+            # The server's list is a moment behind its jobs.
+            while (
+                listed := {one.job_id: one for one in await backend.jobs(20)}[job.handle.job_id]
+            ).status != "waiting":
+                assert listed.status == "running"
+                await asyncio.sleep(0.05)
+        assert listed.query == "which is listed"
         await job.handle.cancel()
         await job.stopped(2)
     cli.write("perstack.toml", "experts = 3")

@@ -214,7 +214,7 @@ class RunScreen(WatchScreen):
                 return
         with suppress(TimeoutError):
             async with asyncio.timeout(SETTLING_SECONDS):
-                while self.handle.is_ours and self.stop is None and self._stands_still:
+                while self.stop is None and self._stands_still:
                     await self.news.wait()
 
     async def _leave_by(self, how: str | None, *, is_back: bool) -> None:
