@@ -105,7 +105,9 @@ class LiveBackend:
             view = await past_job(self._connection, prepared, past)
             beginning = await continued(self._connection, view, prepared, past)
         job_id = prepared.job_id if past.is_branch else view.start.job_id
-        return await self._begun(job_id, beginning, provider=prepared.job.provider)
+        return await self._begun(
+            job_id, beginning, provider=prepared.job.provider, past=None if past.is_branch else view
+        )
 
     async def open(self, job_id: str) -> LiveJob:
         """An existing job, to work on where nobody does."""
@@ -163,7 +165,7 @@ class LiveBackend:
                     self._connection, view, query, checkpoint_id=checkpoint_id, branch_id=branch_id
                 )
         provider = view.start.expert.model.provider if prepared is None else prepared.job.provider
-        return await self._begun(branch_id or job_id, beginning, provider=provider)
+        return await self._begun(branch_id or job_id, beginning, provider=provider, past=None if is_branch else view)
 
     async def continued(self, view: JobView, query: str) -> Beginning:
         """The next execution of a job that screens show: with the definition in use, where that is the job's."""
@@ -191,10 +193,10 @@ class LiveBackend:
         self._prepared = None
         self._options = replace(self._options, job_id=None, files=())
 
-    async def _begun(self, job_id: str, beginning: Beginning, *, provider: str) -> LiveJob:
+    async def _begun(self, job_id: str, beginning: Beginning, *, provider: str, past: JobView | None = None) -> LiveJob:
         job = self._job(job_id, provider=provider)
         try:
-            await job.begin(beginning)
+            await job.begin(beginning, past)
         except BaseException:
             await job.close()
             raise

@@ -112,10 +112,11 @@ class LiveJob:
     def _waits(self) -> bool:
         return self._stop is not None and self._stop.kind == "stoppedByInteractiveTool"
 
-    async def begin(self, beginning: Beginning) -> None:
-        """Start an execution of the job and follow it."""
+    async def begin(self, beginning: Beginning, past: JobView | None = None) -> None:
+        """Start an execution of the job and follow it, from the beginning of what it goes on from."""
         async with self._changing():
-            await self._begin(beginning)
+            chain = await self._chain(past) if past is not None else ()
+            await self._begin(beginning, *chain)
 
     async def attach(self, view: JobView) -> None:
         """Follow a job that is there, from its beginning, and see to it that an open one is worked on."""
@@ -249,7 +250,7 @@ class LiveJob:
                 say(f"{error.message} {error.hint}")
         await self._catch_up(view)
 
-    async def _begin(self, beginning: Beginning) -> None:
+    async def _begin(self, beginning: Beginning, *past: Execution) -> None:
         await self._leave()
         hold = Hold(begun(self._connection, beginning), self._worker_failed)
         work = await hold.begun()
@@ -258,7 +259,7 @@ class LiveJob:
         else:
             self._hold = hold
             self._deltas.use(work.feed)
-        self._follow(work.execution)
+        self._follow(*past, work.execution)
 
     async def _attend(self, view: JobView, *, is_ending: bool = False) -> None:
         if self._hold is not None:
@@ -318,9 +319,11 @@ class LiveJob:
 
     async def _catch_up(self, view: JobView) -> None:
         """Follow what others have started of the job, too."""
-        chain = await self._connection.jobs.histories.job_chain(view.execution)
         known = set(self._executions)
-        self._follow(*(execution for execution in chain if execution not in known))
+        self._follow(*(execution for execution in await self._chain(view) if execution not in known))
+
+    async def _chain(self, view: JobView) -> tuple[Execution, ...]:
+        return await self._connection.jobs.histories.job_chain(view.execution)
 
     def _follow(self, *executions: Execution) -> None:
         if executions:
