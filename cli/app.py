@@ -393,7 +393,7 @@ def log(
     perstack log --job JOB --follow --json
     """
     from .commands.log import log as log_command
-    from .log_view import LogOptions
+    from .log_options import LogOptions
 
     log_command(
         LogOptions(

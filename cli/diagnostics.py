@@ -4,9 +4,10 @@ import os
 import sys
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
-from ..core.checkpoint import CheckpointStatus
 from ..core.failures import (
     CredentialError,
     DefinitionError,
@@ -18,6 +19,9 @@ from ..core.failures import (
 )
 from .signs import fitting
 from .spinner import can_spin, room, spinning
+
+if TYPE_CHECKING:
+    from ..core.checkpoint import CheckpointStatus
 
 
 class ExitCode(IntEnum):
@@ -34,7 +38,7 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
-_BY_STATUS: dict[CheckpointStatus, ExitCode] = {
+_BY_STATUS: "dict[CheckpointStatus, ExitCode]" = {
     "completed": ExitCode.COMPLETED,
     "stoppedByError": ExitCode.FAILED,
     "stoppedByExceededMaxSteps": ExitCode.STEP_LIMIT,
@@ -57,14 +61,20 @@ def exit_code_of(error: PerstackError) -> ExitCode:
             return ExitCode.FAILED
 
 
-def exit_code_of_run(status: CheckpointStatus, failure_name: str | None) -> ExitCode:
+def exit_code_of_run(status: "CheckpointStatus", failure_name: str | None) -> ExitCode:
     """The exit code of a run that ended or waits."""
     if status == "stoppedByError" and failure_name in _CREDENTIAL_FAILURES:
         return ExitCode.PROVIDER
     return _BY_STATUS.get(status, ExitCode.FAILED)
 
 
-_listeners: list[Callable[[str], None]] = []
+@dataclass(frozen=True, slots=True)
+class _Listener:
+    hears: Callable[[str], None]
+    sees_wait: Callable[[str], None] | None
+
+
+_listeners: list[_Listener] = []
 """Who hears talk instead of stderr; the last one does."""
 _is_quiet = False
 _has_loggers = False
@@ -83,18 +93,22 @@ def share_stderr() -> None:
 
 
 @contextmanager
-def telling(listener: Callable[[str], None]) -> Generator[None]:
-    """Hand every line of talk to `listener` while the block runs, from whatever thread it comes; stderr gets none."""
-    _listeners.append(listener)
+def telling(listener: Callable[[str], None], waits: Callable[[str], None] | None = None) -> Generator[None]:
+    """Hand every line of talk to `listener` while the block runs, from whatever thread it comes; stderr gets none.
+
+    `waits` is told what is waited for.
+    """
+    heard = _Listener(listener, waits)
+    _listeners.append(heard)
     try:
         yield
     finally:
-        _listeners.remove(listener)
+        _listeners.remove(heard)
 
 
 def _line(text: str, lead: str = "") -> None:
     if _listeners:
-        _listeners[-1](text)
+        _listeners[-1].hears(text)
         return
     with room():
         sys.stderr.write(fitting(lead + text, sys.stderr.encoding) + "\n")
@@ -143,7 +157,7 @@ def progress(text: str) -> None:
 def progressing() -> Generator[Callable[[str], None]]:
     """What the waits of a block are for: told line by line, or to a person at a terminal in one line that goes away."""
     if not _can_spin():
-        yield progress
+        yield _waits() or progress
     else:
         with spinning(sys.stderr, say) as tell:
             yield tell
@@ -153,11 +167,17 @@ def progressing() -> Generator[Callable[[str], None]]:
 def waiting(text: str) -> Generator[None]:
     """Show a person at a terminal what the block waits for; nobody else is told of it."""
     if not _can_spin():
+        if tell := _waits():
+            tell(text)
         yield
     else:
         with spinning(sys.stderr, say) as tell:
             tell(text)
             yield
+
+
+def _waits() -> Callable[[str], None] | None:
+    return _listeners[-1].sees_wait if _listeners else None
 
 
 def _can_spin() -> bool:

@@ -10,8 +10,9 @@ from ..core.events import Event, StopRunByInteractiveTool
 from ..core.failures import UsageError
 from .diagnostics import ExitCode, say
 from .following import Watch, watching
+from .log_options import LogOptions
 from .log_text import RULE, event_lines
-from .log_view import NOTHING, LogOptions, Segments
+from .log_view import NOTHING, Segments
 from .output import EventWriter, write_line
 from .signs import fitting
 from .travel import say_lost

@@ -3,15 +3,15 @@
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from .backend import ExportBackend, LiveBackend
-from .commands.run import RunOptions
 from .diagnostics import ExitCode
-from .log_view import LogOptions
+from .log_options import LogOptions
 from .screens import on_screens, show
-from .travel import read_export
 
 if TYPE_CHECKING:
     from textual.screen import Screen
+
+    from .backend import LiveBackend
+    from .commands.run import RunOptions
 
 
 async def log_on_screens(options: LogOptions) -> ExitCode:
@@ -19,7 +19,12 @@ async def log_on_screens(options: LogOptions) -> ExitCode:
     if options.file is not None:
         return await _show_export(options.file)
 
-    async def opening(backend: LiveBackend) -> "Screen[Any]":
+    def of_no_run() -> "RunOptions":
+        from .commands.run import RunOptions
+
+        return RunOptions(expert_key="", address=options.address)
+
+    async def opening(backend: "LiveBackend") -> "Screen[Any]":
         from .tui.screens.jobs import JobsScreen
         from .tui.screens.runs import RunsScreen
 
@@ -27,10 +32,12 @@ async def log_on_screens(options: LogOptions) -> ExitCode:
             return JobsScreen("log")
         return RunsScreen(await backend.read(options.job_id))
 
-    return await on_screens(RunOptions(expert_key="", address=options.address), opening)
+    return await on_screens(options.job_id or "Jobs", of_no_run, opening)
 
 
 async def _show_export(file: str) -> ExitCode:
+    from .backend import ExportBackend
+    from .travel import read_export
     from .tui.screens.runs import RunsScreen
 
     backend = ExportBackend(await asyncio.to_thread(read_export, file), file)

@@ -77,6 +77,22 @@ _CHILD_ENDS = {
 _ENDS_OF_WORK = {EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED, *_ACTIVITY_ENDS, *_CHILD_ENDS}
 
 
+class _On:
+    """What is asked of every event; the names of the protocol are looked up anew each time they are used."""
+
+    WORKFLOW_EXECUTION_STARTED = EventType.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED
+    WORKFLOW_EXECUTION_CONTINUED_AS_NEW = EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CONTINUED_AS_NEW
+    ACTIVITY_TASK_SCHEDULED = EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED
+    ACTIVITY_TASK_COMPLETED = EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED
+    MARKER_RECORDED = EventType.EVENT_TYPE_MARKER_RECORDED
+    START_CHILD_WORKFLOW_EXECUTION_INITIATED = EventType.EVENT_TYPE_START_CHILD_WORKFLOW_EXECUTION_INITIATED
+    CHILD_WORKFLOW_EXECUTION_STARTED = EventType.EVENT_TYPE_CHILD_WORKFLOW_EXECUTION_STARTED
+    WORKFLOW_EXECUTION_UPDATE_ACCEPTED = EventType.EVENT_TYPE_WORKFLOW_EXECUTION_UPDATE_ACCEPTED
+    WORKFLOW_EXECUTION_CANCEL_REQUESTED = EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCEL_REQUESTED
+    WORKFLOW_EXECUTION_CANCELED = EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCELED
+    WORKFLOW_TASK_STARTED = EventType.EVENT_TYPE_WORKFLOW_TASK_STARTED
+
+
 @dataclass(frozen=True, slots=True)
 class Execution:
     """One Temporal execution: a workflow id and, once known, its run id."""
@@ -152,7 +168,7 @@ class RunReader:
         trigger = await self._trigger(event)
         if trigger is not None:
             return self._advance(trigger)
-        if event.event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCELED:
+        if event.event_type == _On.WORKFLOW_EXECUTION_CANCELED:
             return self._settle()
         return []
 
@@ -199,35 +215,35 @@ class RunReader:
 
     async def _trigger(self, event: HistoryEvent) -> Trigger | None:
         match event.event_type:
-            case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED:
+            case _On.WORKFLOW_EXECUTION_STARTED:
                 return self._started(await self._one(event.workflow_execution_started_event_attributes.input, RunInput))
-            case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CONTINUED_AS_NEW:
+            case _On.WORKFLOW_EXECUTION_CONTINUED_AS_NEW:
                 attributes = event.workflow_execution_continued_as_new_event_attributes
                 self.next_execution = attributes.new_execution_run_id or None
                 return None
-            case EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED:
+            case _On.ACTIVITY_TASK_SCHEDULED:
                 scheduled = event.activity_task_scheduled_event_attributes
                 self._activities[event.event_id] = _Activity(scheduled.activity_type.name, scheduled.activity_id)
                 return None
-            case EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED:
+            case _On.ACTIVITY_TASK_COMPLETED:
                 completed = event.activity_task_completed_event_attributes
                 return await self._completed(self._activities.pop(completed.scheduled_event_id), completed.result)
             case kind if kind in _ACTIVITY_ENDS:
                 return await self._ended(event, _ACTIVITY_ENDS[kind])
-            case EventType.EVENT_TYPE_MARKER_RECORDED:
+            case _On.MARKER_RECORDED:
                 return await self._marker(event)
-            case EventType.EVENT_TYPE_START_CHILD_WORKFLOW_EXECUTION_INITIATED:
+            case _On.START_CHILD_WORKFLOW_EXECUTION_INITIATED:
                 self._children[event.event_id] = self._waiting_calls.popleft()
                 return None
-            case EventType.EVENT_TYPE_CHILD_WORKFLOW_EXECUTION_STARTED:
+            case _On.CHILD_WORKFLOW_EXECUTION_STARTED:
                 child = event.child_workflow_execution_started_event_attributes.workflow_execution
                 self.started_child = Execution(child.workflow_id, child.run_id)
                 return None
             case kind if kind in _CHILD_ENDS:
                 return await self._child_ended(event, _CHILD_ENDS[kind])
-            case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_UPDATE_ACCEPTED:
+            case _On.WORKFLOW_EXECUTION_UPDATE_ACCEPTED:
                 return await self._answered(event)
-            case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCEL_REQUESTED:
+            case _On.WORKFLOW_EXECUTION_CANCEL_REQUESTED:
                 self._cancelled_at = self.ended_at
                 return CancelRequested()
             case _:
@@ -322,7 +338,7 @@ def is_end_of_work(event: HistoryEvent) -> bool:
 
 def is_told_to_workflow(event: HistoryEvent) -> bool:
     """Whether the run has heard by now of everything that ended before."""
-    return event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_STARTED or event.event_type in _CLOSED
+    return event.event_type == _On.WORKFLOW_TASK_STARTED or event.event_type in _CLOSED
 
 
 def _unrecorded(state: RunState) -> Trigger | None:

@@ -212,15 +212,13 @@ class ActivityFold:
         # Some providers number their calls anew in each answer, so a call's id alone does not tell two actions apart.
         name = activity.id if activity.id not in self._seen_ids else f"{activity.id}-{len(self._seen_ids)}"
         self._seen_ids.add(name)
-        placed = activity.model_copy(
-            update={
-                "id": name,
-                "expert_key": event.expert_key,
-                "run_id": event.run_id,
-                "previous_activity_id": run.last_id,
-                "delegated_by": run.delegated_by,
-                "reasoning": run.reasoning,
-            }
+        placed = activity.replaced(
+            id=name,
+            expert_key=event.expert_key,
+            run_id=event.run_id,
+            previous_activity_id=run.last_id,
+            delegated_by=run.delegated_by,
+            reasoning=run.reasoning,
         )
         run.last_id, run.reasoning = name, None
         return placed
@@ -239,7 +237,7 @@ def _acts(event: RunBase, run: _Run) -> list[Activity]:
             return [_delegation(call) for call in event.tool_calls]
         case ResolveToolResults() | FinishMcpTools():
             return [
-                tool_activity(call, result).model_copy(update={"id": f"action-{call.id}"})
+                tool_activity(call, result).replaced(id=f"action-{call.id}")
                 for call, result in paired(run.calls, event.tool_results)
             ]
         case StopRunByInteractiveTool():

@@ -35,7 +35,7 @@ class Position(Wire):
         exclude = _TOOL_IDS if isinstance(message, ToolMessage) else _IDS
         text = to_json(message.model_dump(exclude=exclude, exclude_none=True, mode="json"))
         digest = hashlib.sha256(self.digest.encode() + text).hexdigest()
-        return Position(count=self.count + 1, digest=digest)
+        return Position.trusted(count=self.count + 1, digest=digest)
 
 
 class KnownResult(Wire):

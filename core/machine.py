@@ -253,7 +253,7 @@ def _generated(turn: Turn, generation: Generation) -> None:
     if turn.state.is_cancelling or generation.finish_reason == "cancelled":
         turn.set(is_cancelling=True)
         return
-    turn.set(appendix=turn.state.appendix.model_copy(update={"results": (), "messages": ()}))
+    turn.set(appendix=turn.state.appendix.replaced(results=(), messages=()))
     message = ExpertMessage(contents=generation.contents)
     if message.thinking:
         turn.emit(CompleteStreamingReasoning, text=message.thinking)

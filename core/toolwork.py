@@ -305,7 +305,7 @@ def _completion_text(turn: Turn, call: ToolCall) -> str:
 def results_of(turn: Turn) -> tuple[ToolResult, ...]:
     """All answers so far in call order; their parts get their ids here, whatever order they arrived in."""
     named = {
-        index: outcome.model_copy(update={"result": turn.parts_with_ids(outcome.result)})
+        index: outcome.replaced(result=turn.parts_with_ids(outcome.result))
         for index, outcome in turn.state.results.items()
     }
     turn.set(results=named)

@@ -51,7 +51,7 @@ class Turn:
 
     def transition(self) -> Transition:
         """What has been built."""
-        state = self.state.replaced(ordinals=Ordinals(**self._ordinals))
+        state = self.state.replaced(ordinals=Ordinals.trusted(**self._ordinals))
         return Transition(state, tuple(self._events), tuple(self._effects))
 
     def set(self, **changes: Any) -> None:
@@ -167,9 +167,9 @@ class Turn:
         appendix: Appendix = self.state.appendix
         if result is not None:
             known = sorted((*appendix.results, result), key=lambda one: one.index)
-            appendix = appendix.model_copy(update={"results": tuple(known)})
+            appendix = appendix.replaced(results=tuple(known))
         if message is not None:
-            appendix = appendix.model_copy(update={"messages": (*appendix.messages, message)})
+            appendix = appendix.replaced(messages=(*appendix.messages, message))
         self.set(appendix=appendix)
 
     def count(self, usage: Usage) -> None:

@@ -13,7 +13,7 @@ class Usage(Wire):
     cached_input_tokens: int = 0
 
     def __add__(self, other: "Usage") -> "Usage":
-        return Usage(
+        return Usage.trusted(
             input_tokens=self.input_tokens + other.input_tokens,
             output_tokens=self.output_tokens + other.output_tokens,
             reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,

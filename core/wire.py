@@ -1,5 +1,6 @@
 """The base of every model that leaves the process: camelCase JSON outside, snake_case inside."""
 
+from functools import cache
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
@@ -25,8 +26,7 @@ class Wire(BaseModel):
     @classmethod
     def trusted(cls, **values: Any) -> Self:
         """A value made of parts that are known to fit: their validation would walk whole conversations."""
-        fields = cls.model_fields
-        return cls._assembled({name: values[name] if name in values else fields[name].default for name in fields})
+        return cls._assembled({**_defaults(cls), **values})
 
     @classmethod
     def _assembled(cls, values: dict[str, Any]) -> Self:
@@ -40,3 +40,9 @@ class Wire(BaseModel):
     def wire_json(self) -> str:
         """This value as one line of JSON, absent fields left out."""
         return self.model_dump_json(exclude_none=True)
+
+
+@cache
+def _defaults(model: type[Wire]) -> dict[str, Any]:
+    """Of every field, in their order; what has no default stands in it, too, and is always given."""
+    return {name: field.default for name, field in model.model_fields.items()}

@@ -35,9 +35,13 @@ def start(options: RunOptions) -> NoReturn:
                 return QueryScreen(backend.expert(options.expert_key))
             return picking.experts()
 
-        return await on_screens(options, opening, prepared=prepared)
+        return await on_screens(_title(options), lambda: options, opening, prepared=prepared)
 
     run_command(command, is_verbose=options.is_verbose)
+
+
+def _title(options: RunOptions) -> str:
+    return options.query or options.continue_job or options.expert_key or "perstack"
 
 
 def _prepared(options: RunOptions) -> PreparedRun | None:

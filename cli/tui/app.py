@@ -16,6 +16,7 @@ from .backend import Backend
 from .screens.base import Page
 from .screens.dialog import Dialog
 from .screens.help import HelpScreen
+from .screens.opening import OpeningScreen
 
 THEME = Theme(
     name="perstack",
@@ -72,18 +73,37 @@ class PerstackApp(App[int]):
         Binding("f1", "help", "Help", key_display="F1"),
     ]
 
-    def __init__(self, backend: Backend, opening: Screen[Any], *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, backend: Backend | None, opening: Screen[Any], *, clock: Callable[[], float] = time.time
+    ) -> None:
         # Told here already, since the filter of NO_COLOR is chosen before there is a theme.
         super().__init__(ansi_color=True)
         self.register_theme(THEME)
         self.theme = THEME.name
-        self.backend = backend
         self.clock = clock
         """Seconds since the epoch."""
+        self.refusal: PerstackError | None = None
+        """Why there was nothing to show."""
+        self._backend = backend
         self._opening = opening
 
     def on_mount(self) -> None:
         self.push_screen(self._opening)
+
+    @property
+    def backend(self) -> Backend:
+        """The world behind the screens; there from the first of them on that needs it."""
+        assert self._backend is not None, "only the opening screen has no world behind it"
+        return self._backend
+
+    @backend.setter
+    def backend(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def refuse(self, refusal: PerstackError) -> None:
+        """Leave, with nothing shown; whoever runs the application says why, when the terminal is whole."""
+        self.refusal = refusal
+        self.exit()
 
     @property
     def bug(self) -> Exception | None:
@@ -104,6 +124,11 @@ class PerstackApp(App[int]):
     def say(self, text: str) -> None:
         """Show a line for a few seconds."""
         self.notify(text, markup=False)
+
+    def waits_for(self, text: str) -> None:
+        """Show what the first screen waits for; later ones tell that themselves."""
+        if isinstance(self.screen, OpeningScreen):
+            self.screen.waits_for(text)
 
     def action_interrupt(self) -> None:
         """Copy what is selected, else leave a dialog, else the program the way its screen wants to be left."""

@@ -4,10 +4,12 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from ...core.events import Event
-from ...core.usage import Usage
+if TYPE_CHECKING:
+    # Screens that only say what they wait for are up before the models of events are loaded.
+    from ...core.events import Event
+    from ...core.usage import Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class JobHandle(Protocol):
         """Whether this process works on it, so that leaving interrupts it."""
         ...
 
-    def events(self) -> AsyncIterator[Event | Ended | Stop]:
+    def events(self) -> "AsyncIterator[Event | Ended | Stop]":
         """Everything that happened and happens, each event once, in causal order.
 
         A `Stop` is told whenever the job ends or waits for a person; what follows an answer or a new query comes
@@ -87,7 +89,7 @@ class JobHandle(Protocol):
         """
         ...
 
-    def cost(self, model: str, usage: Usage) -> Decimal | None:
+    def cost(self, model: str, usage: "Usage") -> Decimal | None:
         """What tokens of a model cost by the provider's list, in US dollars; `None` when nobody knows its price.
 
         May take a second the first time: not for the event loop.

@@ -57,6 +57,16 @@ async def test_a_person_goes_from_the_runs_of_a_job_to_a_checkpoint_and_on_from_
     assert "once more" in told.stdout
 
 
+@pytest.mark.requirement("interface.log")
+async def test_a_job_that_nobody_knows_is_told_on_the_plain_screen(cli: Cli, tmp_path: Path) -> None:
+    env = {**cli.env, "TEXTUAL_ANIMATIONS": "none"}
+    async with terminal(tmp_path, ["log", "--job", "nobody-knows"], workspace=cli.workspace, env=env) as tmux:
+        assert await tmux.left() == 2
+        said = await tmux.said()
+    assert said.startswith("perstack: error: ")
+    assert "nobody-knows" in said
+
+
 async def test_a_browser_that_is_ended_by_a_signal_says_so_with_its_exit_code(cli: Cli, tmp_path: Path) -> None:
     export = tmp_path / "job.json"
     export.write_bytes(gzip.decompress((GOLDEN_HISTORIES / "deepest.json.gz").read_bytes()))

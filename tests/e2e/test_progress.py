@@ -15,6 +15,7 @@ from support.mcp_servers import hostile
 from support.model_server import Answer, ModelServer, Request
 from support.pseudo_terminal import PseudoTerminal, on_terminal
 from support.skill_runs import skill_table
+from support.tmux import terminal as real_terminal
 
 SOLO = '[experts.solo]\ninstruction = "You are solo."\n'
 STARTING = "starting the Temporal server …"
@@ -131,6 +132,21 @@ async def test_a_run_on_one_terminal_has_whole_events_after_the_line_that_turned
     events = [json.loads(line)["type"] for line in lines if not line.startswith("perstack: ")]
     assert (events[0], events.count("completeRun")) == ("initializeRuntime", 1)
     assert lines[0].startswith("perstack: job ")
+
+
+@pytest.mark.requirement("interface.start")
+async def test_screens_say_that_the_server_is_being_started(
+    fresh_env: dict[str, str], model_env: dict[str, str], model: ModelServer, tmp_path: Path
+) -> None:
+    (tmp_path / "perstack.toml").write_text(SOLO)
+    model.script = done
+    env = {**fresh_env, **model_env, "TEXTUAL_ANIMATIONS": "none"}
+    async with real_terminal(tmp_path, ["start", "solo", "Go."], workspace=tmp_path, env=env) as tmux:
+        assert "Go." in await tmux.until(STARTING)
+        await tmux.until("A follow-up query")
+        await tmux.press("C-c")
+        assert await tmux.left() == 0
+        assert STARTING not in await tmux.said()
 
 
 async def test_getting_the_server_and_starting_it_share_one_line(

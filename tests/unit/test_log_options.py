@@ -4,7 +4,7 @@ from dataclasses import fields
 from io import StringIO
 
 import pytest
-from perstack.cli.log_view import LogOptions, wants_screens
+from perstack.cli.log_options import LogOptions, wants_screens
 
 WHICH_JOB = {"job_id": "j", "file": "job.json", "address": "127.0.0.1:7233"}
 """Options that say where the job is."""
