@@ -197,6 +197,11 @@ class LiveBackend:
         job = self._job(job_id, provider=provider)
         try:
             await job.begin(beginning, past)
+        except asyncio.CancelledError:
+            # Somebody left while the server was being asked.
+            await job.close()
+            say(f"job {job_id} may have begun; `perstack resume {job_id}` goes on with it then")
+            raise
         except BaseException:
             await job.close()
             raise

@@ -19,7 +19,7 @@ from chaos.harness import Drill, Ground, Outcome, play_all, table
 from chaos.registry import DRILLS
 from perstack.client.binary import find_binary
 
-BUSY_AT_ONCE = 4
+BUSY_AT_ONCE = 5
 """Points at a time of the drills that keep the processors busy: two have always something to do then."""
 IDLE_AT_ONCE = 4
 """The same of those that mostly wait."""

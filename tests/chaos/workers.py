@@ -198,6 +198,8 @@ DRILLS = (
         "pool-worker-killed",
         "kill -9 of one of two workers: goes on elsewhere within 6 s (p95)",
         one_of_two,
+        # A kill after the last call leaves nothing to take over: of these, twenty do.
+        points=24,
         alone=3,
         limits={"taken over after": Limit(6.0, 95)},
     ),
