@@ -150,6 +150,7 @@ class PerstackPlugin(SimplePlugin):
         station = Station(client, given["task_queue"], storage=self.storage, has_own_queue=True, host_env=self._env)
         self._stations.append(station)
         given["activities"] = [*given["activities"], *station.activities]
+        given["interceptors"] = [*(given.get("interceptors") or ()), *station.interceptors]
         return config
 
     async def run_worker(self, worker: Worker, next: Callable[[Worker], Awaitable[None]]) -> None:

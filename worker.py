@@ -5,7 +5,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,7 +13,7 @@ from typing import Any
 
 from temporalio.client import Client
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
-from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkerDeploymentConfig
+from temporalio.worker import Interceptor, UnsandboxedWorkflowRunner, Worker, WorkerDeploymentConfig
 
 from . import __version__
 from .activities.archive import Archiver
@@ -30,6 +30,7 @@ from .client.storage.base import Storage
 from .client.storage.driver import PayloadDriver
 from .settings import seconds_setting
 from .workflows.expert_run import ExpertRun
+from .workflows.foreign_queue import ForeignQueueWait
 
 MAX_CONCURRENT_CALLS = 200
 CACHED_RUNS = MAX_CONCURRENT_CALLS + 56
@@ -97,6 +98,8 @@ class Station:
         shared: list[Callable[..., Any]] = [opener.open_session, archiver.archive, self._caller.call_tool]
         self.activities: list[Callable[..., Any]] = shared if has_own_queue else [*shared, self._generator.generate]
         """For the worker of the shared queue."""
+        self.interceptors: Sequence[Interceptor] = [ForeignQueueWait(self.queue)] if has_own_queue else []
+        """For the same."""
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[None]:
@@ -214,6 +217,7 @@ def _shared_worker(client: Client, plan: WorkerPlan, station: Station) -> Worker
         max_heartbeat_throttle_interval=throttle,
         default_heartbeat_throttle_interval=throttle,
         graceful_shutdown_timeout=plan.grace,
+        interceptors=station.interceptors,
         build_id=None if deployment else BUILD_ID,
         deployment_config=deployment,
     )

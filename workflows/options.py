@@ -14,6 +14,8 @@ HEARTBEAT_TIMEOUT = timedelta(seconds=3)
 """A worker that is silent this long is lost (DESIGN §3)."""
 PRIVATE_QUEUE_WAIT = timedelta(seconds=4)
 """A worker's own queue takes calls at once; one that does not is gone."""
+FOREIGN_QUEUE_WAIT = timedelta(seconds=1.5)
+"""The same for a call that another worker makes: the run has left the worker with the session (decision 0018)."""
 SKILL_START_TIMEOUT = timedelta(seconds=120)
 CALL_MARGIN = timedelta(seconds=30)
 STORAGE_WAIT = timedelta(hours=24)
@@ -22,7 +24,7 @@ ARCHIVE_WAIT = timedelta(minutes=10)
 """How long a run that is over may wait for the storage to take its history; then it ends without (decision 0013)."""
 ARCHIVE_TIMEOUT = ARCHIVE_WAIT + timedelta(minutes=5)
 LONGEST_LOCAL_CALL = timedelta(seconds=20)
-WORKFLOW_TASK_TIMEOUT = timedelta(seconds=5)
+WORKFLOW_TASK_TIMEOUT = timedelta(seconds=4)
 """A workflow task a dead worker held is given out again this soon."""
 
 NO_RETRY = RetryPolicy(maximum_attempts=1)
