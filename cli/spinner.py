@@ -65,7 +65,7 @@ class Spinner:
         elapsed = time.monotonic() - self._since
         if self._text and elapsed >= KEPT_SECONDS:
             self.clear()
-            self._keep(f"{self._text} {_duration(elapsed)}")
+            self._keep(f"{self._text} {duration(elapsed)}")
         self._text = ""
 
     def _turn(self) -> None:
@@ -79,7 +79,7 @@ class Spinner:
         elapsed = time.monotonic() - self._since
         if elapsed < _DELAY_SECONDS or not self._text:
             return
-        line = f"{sign} {self._text} {_duration(elapsed)}"
+        line = f"{sign} {self._text} {duration(elapsed)}"
         self._is_drawn = True
         self._write(_CLEAR + line[: self._width() - 1])
 
@@ -140,6 +140,7 @@ def _signs(encoding: str) -> str:
     return _SIGNS
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """How long a wait takes: `7 s`, `4m 06s`."""
     minutes, rest = divmod(int(seconds), 60)
     return f"{minutes}m {rest:02}s" if minutes else f"{rest} s"

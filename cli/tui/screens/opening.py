@@ -13,6 +13,7 @@ from textual.widgets import Static
 from ....core.failures import PerstackError
 from ...diagnostics import ExitCode
 from ...plain import one_line
+from ...spinner import duration
 from ..backend import Backend
 from ..widgets.keys import KeyBar
 from .base import Page
@@ -77,5 +78,5 @@ class OpeningScreen(Page[None]):
         self._draw()
 
     def _draw(self) -> None:
-        elapsed = f" {self._seconds} s" if self._seconds else ""
+        elapsed = f" {duration(self._seconds)}" if self._seconds else ""
         self.query_one("#wait", Static).update(Content(self._wait + elapsed))
